@@ -1,0 +1,39 @@
+# Needs root on Debian or Ubuntu, make and python3; installs the rest itself.
+.PHONY: demo test clean lint tools
+
+PY := .venv/bin/python
+LAB := inventories/lab.py
+
+demo: tools
+	@echo "==> Lab: eight hosts on this machine"
+	@.venv/bin/tierstack lab up $(LAB)
+	@echo "==> Deploy: pyinfra $(LAB) deploy.py -y"
+	@.venv/bin/pyinfra $(LAB) deploy.py -y
+	@.venv/bin/tierstack graph $(LAB) --output build/cluster.svg
+	@.venv/bin/tierstack status $(LAB)
+	@$(PY) -m tierstack.lab.address $(LAB)
+	@echo "The picture of the cluster: build/cluster.svg"
+	@echo "A web node more: add a line to $(LAB), then make demo again. All away: make clean"
+
+test: tools
+	@echo "==> Tests"
+	@$(PY) -m pytest
+
+lint: tools
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+clean:
+	@if [ -x .venv/bin/tierstack ]; then .venv/bin/tierstack lab down; fi
+	@rm -rf .venv build *.egg-info
+
+tools: .venv/ready
+
+.venv/ready: pyproject.toml requirements.lock
+	@echo "==> Tools: a virtual environment in .venv"
+	@python3 -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "    python3-venv"; apt-get update -q >/dev/null; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends python3-venv >/dev/null; }
+	@test -x $(PY) || python3 -m venv .venv
+	@$(PY) -m pip install -q --disable-pip-version-check -r requirements.lock
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@

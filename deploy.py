@@ -1,0 +1,64 @@
+"""The whole cluster, tier by tier: `pyinfra inventories/prod.py deploy.py`.
+
+pyinfra runs this file once for each host, then executes the operations of all hosts together.
+An operation is known by its line here and below, so every role has a plain line of its own; the
+gates hold all hosts together, so that a tier is up before the next one uses it.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from pyinfra import host
+
+from roles import balancer, base, cache, db, media, web
+from tierstack.hosts import surveyed_cluster
+from tierstack.operations.gate import gate
+from tierstack.secrets import load_secrets
+
+cluster = surveyed_cluster()
+secrets = load_secrets(cluster)
+me = cluster.host(host.name)
+
+# First of all: visitors are led away from web nodes that have left the inventory, while these
+# nodes can still reach their database.
+if "balancer" in me.tiers:
+    balancer.drop_removed_nodes(cluster, me)
+gate(name="Balancers have dropped removed nodes", before="the hosts' base")
+
+base.deploy(cluster, me)
+gate(name="Every host has its base", before="the db tier")
+
+if "db" in me.tiers:
+    db.deploy(cluster, me, secrets)
+gate(name="The db tier answers", before="the cache tier", answers=db.answers(cluster, me))
+
+if "cache" in me.tiers:
+    cache.deploy(cluster, me)
+gate(name="The cache tier answers", before="the media tier", answers=cache.answers(cluster, me))
+
+if "media" in me.tiers:
+    media.deploy(cluster, me, secrets)
+gate(name="The media tier answers", before="the web tier", answers=media.answers(cluster, me))
+
+# Code is laid out everywhere, then static files reach the media tier, before a web node serves it.
+if "web" in me.tiers:
+    web.prepare(cluster, me, secrets)
+gate(name="Every web node has the release", before="static files and migrations")
+if "media" in me.tiers:
+    media.static_files(cluster, me)
+if "web" in me.tiers:
+    web.migrate(cluster, me)
+gate(name="Static files and tables fit the release", before="serving it")
+if "web" in me.tiers:
+    web.deploy(cluster, me)
+gate(name="The web tier answers", before="the balancers", answers=web.answers(cluster, me))
+
+if "balancer" in me.tiers:
+    balancer.deploy(cluster, me, secrets)
+gate(name="The front door answers", before="the end", answers=balancer.answers(cluster, me))
+
+# What has left the inventory loses its slots on the primary.
+if "db" in me.tiers:
+    db.drop_removed(cluster, me)

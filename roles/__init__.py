@@ -1,0 +1,1 @@
+"""A role a tier: how a host gets to what the model says."""

@@ -1,0 +1,127 @@
+"""What every host gets: packages of all its tiers, accounts, kernel settings, clock, firewall."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tierstack import hosts
+from tierstack.model import Cluster, Host, Opening
+from tierstack.operations.config import Directory, File, Unit, config, template
+from tierstack.operations.packages import packages
+
+#: Debian 12's packages of each tier.
+PACKAGES = {
+    "balancer": ("haproxy", "socat"),
+    "web": (
+        "apache2",
+        "libapache2-mod-python",
+        "python3-venv",
+        "libpq5",
+        "curl",
+    ),
+    "db": ("postgresql-15", "postgresql-client-15"),
+    "cache": ("memcached",),
+    "media": ("lighttpd", "acl"),
+}
+_SHARE_PACKAGES = {
+    ("web", "nfs"): ("nfs-common",),
+    ("web", "sshfs"): ("sshfs",),
+    ("media", "nfs"): ("nfs-kernel-server",),
+    ("media", "sshfs"): ("openssh-server", "openssh-sftp-server"),
+}
+
+#: Debian's PostgreSQL makes a cluster while it is installed, without checksums; ours is made later.
+_NO_DEFAULT_CLUSTER = (
+    "mkdir -p /etc/postgresql-common/createcluster.d\n"
+    "echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.d/tierstack.conf\n"
+)
+
+
+def deploy(cluster: Cluster, host: Host) -> None:
+    """Bring a host to the state that every tier builds on."""
+    packages(
+        name="Packages of this host's tiers are installed",
+        names=_packages(cluster, host),
+        before=_NO_DEFAULT_CLUSTER if "db" in host.tiers else "",
+    )
+    # Accounts and kernel settings first: files of the tiers belong to these accounts, and
+    # programs bind to the cluster address.
+    sites = cluster.sites if {"web", "media"} & set(host.tiers) else ()
+    config(
+        name="Accounts, kernel settings and journal limits are in place",
+        stamp="base",
+        entries=[
+            Directory("/etc/tierstack"),
+            File(
+                "/etc/sysusers.d/tierstack.conf",
+                template("base/etc/sysusers.d/tierstack.conf.j2", sites=sites),
+            ),
+            File(
+                "/etc/tmpfiles.d/tierstack.conf",
+                template("base/etc/tmpfiles.d/tierstack.conf.j2", sites=sites),
+            ),
+            File(
+                "/etc/sysctl.d/60-tierstack.conf",
+                template(
+                    "base/etc/sysctl.d/60-tierstack.conf.j2",
+                    swappiness=cluster.settings.base.swappiness,
+                ),
+            ),
+            File(
+                "/etc/systemd/journald.conf.d/tierstack.conf",
+                template(
+                    "base/etc/systemd/journald.conf.d/tierstack.conf.j2",
+                    journal_mb=cluster.settings.base.journal_mb,
+                ),
+            ),
+        ],
+        then="systemd-sysusers /etc/sysusers.d/tierstack.conf"
+        " && systemd-tmpfiles --create /etc/tmpfiles.d/tierstack.conf"
+        " && sysctl -q -e -p /etc/sysctl.d/60-tierstack.conf",
+        units=[
+            Unit(
+                "systemd-journald.service",
+                reload="systemctl restart systemd-journald.service",
+            ),
+            *([] if hosts.facts(host.name)["container"] else [Unit("chrony.service")]),
+        ],
+    )
+    config(
+        name="Firewall lets in what the flows name",
+        stamp="firewall",
+        entries=[
+            File(
+                "/etc/tierstack/nftables.conf",
+                template(
+                    "base/etc/tierstack/nftables.conf.j2",
+                    rules=[_rule(opening) for opening in cluster.openings(host)],
+                ),
+                mode="600",
+            ),
+            File(
+                "/etc/systemd/system/tierstack-firewall.service",
+                template("base/etc/systemd/system/tierstack-firewall.service.j2"),
+                needs="restart",
+            ),
+        ],
+        check_staged="nft -c -f $STAGE/etc/tierstack/nftables.conf",
+        units=[Unit("tierstack-firewall.service")],
+    )
+
+
+def _packages(cluster: Cluster, host: Host) -> Sequence[str]:
+    wanted = ["nftables", "ca-certificates"]
+    if not hosts.facts(host.name)["container"]:
+        wanted.append("chrony")  # A container has its machine's clock.
+    for tier in host.tiers:
+        wanted += PACKAGES[tier]
+        wanted += _SHARE_PACKAGES.get((tier, cluster.settings.media.share), ())
+    if "web" in host.tiers:
+        wanted += [package for site in cluster.sites for package in site.settings.packages]
+    return sorted(set(wanted))
+
+
+def _rule(opening: Opening) -> str:
+    """Return one nftables rule. Source: nft(8), "Sets"."""
+    sources = f"ip saddr {{ {', '.join(opening.sources)} }} " if opening.sources else ""
+    return f'{sources}{opening.protocol} dport {opening.port} accept comment "{opening.purpose}"'

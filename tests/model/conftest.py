@@ -1,0 +1,80 @@
+"""Inventories of a few lines, read without a connection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from tierstack.inventory import load_cluster
+from tierstack.model import Cluster, InventoryError
+
+HOSTS = """
+    balancer = [("lb1", {"address": "10.0.0.10", "memory_mb": 1024})]
+    web = [
+        ("web1", {"address": "10.0.0.11", "memory_mb": 1024}),
+        ("web2", {"address": "10.0.0.12", "memory_mb": 1024}),
+    ]
+    db = [
+        ("db1", {"address": "10.0.0.21", "memory_mb": 2048}),
+        ("db2", {"address": "10.0.0.22", "memory_mb": 2048}),
+    ]
+    cache = [("cache1", {"address": "10.0.0.31", "memory_mb": 512})]
+    media = [("media1", {"address": "10.0.0.41", "memory_mb": 512})]
+"""
+
+SITES = """
+    sites = [
+        dict(
+            name="blog",
+            source="blog",
+            settings="blog.settings",
+            domains=["www.example.com"],
+        )
+    ]
+"""
+
+
+class Home:
+    """A user's directory with an inventory, group data and a project."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        (path / "group_data").mkdir()
+        self.project("blog")
+        self.inventory(HOSTS)
+        self.group("all", SITES)
+
+    def project(self, name: str, at: str = ".") -> None:
+        """Make a directory that looks like a Django project."""
+        root = self.path / name
+        (root / at).mkdir(parents=True, exist_ok=True)
+        (root / at / "manage.py").touch()
+        (root / "requirements.txt").touch()
+
+    def inventory(self, hosts: str, more: str = "") -> None:
+        """Write the inventory."""
+        text = "from tierstack.inventory import cluster\n" + dedent(hosts) + dedent(more)
+        (self.path / "prod.py").write_text(text + "\ncluster(__file__)\n", encoding="utf-8")
+
+    def group(self, name: str, text: str) -> None:
+        """Write one file of group data."""
+        (self.path / "group_data" / f"{name}.py").write_text(dedent(text), encoding="utf-8")
+
+    def load(self) -> Cluster:
+        """Load the inventory."""
+        return load_cluster(self.path / "prod.py")
+
+    def refusal(self) -> list[str]:
+        """Return the lines of the refusal, without the directory's name."""
+        with pytest.raises(InventoryError) as caught:
+            self.load()
+        text = str(caught.value).replace(f"{self.path}/", "")
+        return [line.strip() for line in text.splitlines()]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A right inventory, to be made wrong."""
+    return Home(tmp_path)

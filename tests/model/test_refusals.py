@@ -1,0 +1,257 @@
+"""Every mistake in an inventory has a full message, and several come in one list."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.model.conftest import HOSTS, SITES, Home
+
+ONE = "prod.py: 1 error, no host was touched"
+
+
+def test_right_inventory_is_accepted(home: Home) -> None:
+    """The inventory that the other tests make wrong is right."""
+    assert [host.name for host in home.load().tier("web")] == ["web1", "web2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ('"address": "10.0.0.11"', '"adress": "10.0.0.11"'),
+            "web[0].adress: unknown; did you mean address?",
+        ),
+        (
+            ('"10.0.0.21"', '"10.0.3.300"'),
+            'db[0].address: "10.0.3.300" is not an IPv4 address; write e.g. "10.0.3.30"',
+        ),
+        (
+            ('"10.0.0.12"', '"10.0.0.11"'),
+            "web[1].address: 10.0.0.11 already belongs to web1; write the address of this host",
+        ),
+        (
+            ('"web2"', '"web1"'),
+            'web[1]: host name "web1" stands twice in web; delete one line',
+        ),
+        (
+            ('"address": "10.0.0.10", ', ""),
+            'balancer[0].address: lb1 has no address; write ("lb1", {"address": "10.0.0.11"})',
+        ),
+        (
+            ('"10.0.0.10"', '"127.0.0.1"'),
+            'balancer[0].address: "127.0.0.1" cannot be reached by other hosts;'
+            " write the host's address in the cluster",
+        ),
+        (
+            ('"memory_mb": 1024})]', '"memory_mb": "1024"})]'),
+            "balancer[0].memory_mb: '1024' is not a whole number; write a whole number",
+        ),
+        (
+            ('("lb1"', '("LB_1"'),
+            'balancer[0]: "LB_1" is not a host name; write small letters, digits, hyphens and dots',
+        ),
+        (
+            ("    web = [", "    wbe = [], []\n    web = ["),
+            "wbe: is not a tier; did you mean web?",
+        ),
+        (
+            ('[("cache1", {"address": "10.0.0.31", "memory_mb": 512})]', "[42]"),
+            'cache[0]: 42 is not a host; write e.g. ("web1", {"address": "10.0.0.11"})',
+        ),
+    ],
+)
+def test_host_line_is_refused(home: Home, change: tuple[str, str], message: str) -> None:
+    """A wrong line names its group, its place, what is wrong and what to write."""
+    assert change[0] in HOSTS
+    home.inventory(HOSTS.replace(*change, 1))
+    lines = home.refusal()
+    assert lines == [ONE, message]
+
+
+@pytest.mark.parametrize(
+    ("group", "text", "message"),
+    [
+        ("web", "wokers = 5", "web.wokers: unknown; did you mean workers?"),
+        ("web", "port = '80'", "web.port: '80' is not a whole number; write a whole number"),
+        ("db", "port = 70000", "db.port: 70000 is too large; write at most 65535"),
+        ("media", "share = 'smb'", "media.share: 'smb' is not known; write 'nfs' or 'sshfs'"),
+        ("prod", "webb = dict()", "group_data/prod.py: webb: unknown; did you mean web?"),
+        ("prod", "web = 3", "web: 3 is not a dict; write e.g. web = dict(port=8080)"),
+        (
+            "webs",
+            "port = 1",
+            "group_data/webs.py: is no tier; known are all, balancer, base, cache, db, media, prod, web",
+        ),
+        (
+            "web",
+            "workers = 50",
+            "web.workers: 50 workers of 80 MiB do not fit the 824 MiB that web1 has for them; write at most 10",
+        ),
+        (
+            "cache",
+            "memory_mb = 900",
+            "cache.memory_mb: 900 MiB of items and 48 MiB of overhead do not fit the 312 MiB that"
+            " cache1 has for memcached; write at most 264",
+        ),
+        (
+            "db",
+            "shared_buffers_mb = 1800",
+            "db.shared_buffers_mb: shared_buffers_mb = 1800 leaves too little of the 1848 MiB that"
+            " db1 has for PostgreSQL; write at most 1108",
+        ),
+        (
+            "db",
+            "max_connections = 30",
+            "db.max_connections: 2 web hosts with 20 workers in all need 40 connections (20 of them"
+            " reserved), and PostgreSQL accepts 30; write db.max_connections = 60, or a smaller web.workers_limit",
+        ),
+        (
+            "balancer",
+            "certificate = 'site.pem'",
+            "balancer.certificate: site.pem is not a file; write where the PEM file with chain and key lies",
+        ),
+        ("web", "port = ", "group_data/web.py, line 1: SyntaxError: invalid syntax"),
+    ],
+)
+def test_setting_is_refused(home: Home, group: str, text: str, message: str) -> None:
+    """A wrong setting names its key, the value seen, and what to write."""
+    home.group(group, text)
+    lines = home.refusal()
+    # Both web hosts are too small, or both db hosts: a line each.
+    lines = [line for line in lines[1:] if "web2" not in line and "db2" not in line]
+    assert lines == [message]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ('source="blog"', 'source="blgo"'),
+            "sites[0].source: blgo is not a directory; write where your project lies",
+        ),
+        (
+            ('domains=["www.example.com"]', "domains=[]"),
+            "sites[0].domains: is empty; write at least one",
+        ),
+        (
+            ('"www.example.com"', '"http://www.example.com"'),
+            'sites[0].domains: "http://www.example.com" is not a host name; write e.g. "www.example.com"',
+        ),
+        (
+            ('            settings="blog.settings",\n', ""),
+            "sites[0].settings: missing; The site's settings module, e.g. `mysite.settings`.",
+        ),
+        (
+            ('"blog.settings"', '"blog/settings.py"'),
+            'sites[0].settings: "blog/settings.py" is not a Python module; write e.g. "mysite.settings"',
+        ),
+        (
+            ("domains=", "requirements='reqs.txt', domains="),
+            "sites[0].requirements: no reqs.txt in blog; write the name of the file that pip should read",
+        ),
+        (
+            ("domains=", "project='../..', domains="),
+            'sites[0].project: "../.." leads out of blog; write a folder in it',
+        ),
+    ],
+)
+def test_site_is_refused(home: Home, change: tuple[str, str], message: str) -> None:
+    """A wrong site names its key and what to write."""
+    assert change[0] in SITES
+    home.group("all", SITES.replace(*change, 1))
+    lines = [line.replace(str(home.path.resolve()) + "/", "") for line in home.refusal()]
+    assert lines == [ONE, message]
+
+
+def test_manage_py_is_found_for_the_user(home: Home) -> None:
+    """A project in a sub-folder: the message names the folder (heroku-buildpack-python#637)."""
+    home.project("blog", at="src")
+    (home.path / "blog" / "manage.py").unlink()
+    assert home.refusal() == [ONE, 'sites[0].project: no manage.py in blog; write project = "src"']
+    home.group("all", SITES.replace("domains=", 'project="src", domains='))
+    assert home.load().sites[0].settings.project == "src"
+
+
+def test_missing_tiers_are_named(home: Home) -> None:
+    """A tier that another needs is missing: the message says which line to write."""
+    home.inventory('web = [("web1", {"address": "10.0.0.11"})]')
+    assert home.refusal() == [
+        "prod.py: 4 errors, no host was touched",
+        'balancer: no balancer host, and visitors come in there; write e.g. balancer = [("balancer1", {"address": "10.0.0.10"})]',
+        'cache: no cache host, and web hosts keep cached values there; write e.g. cache = [("cache1", {"address": "10.0.0.31"})]',
+        'db: no db host, and the site keeps its data there; write e.g. db = [("db1", {"address": "10.0.0.21"})]',
+        'media: no media host, and uploaded and static files lie there; write e.g. media = [("media1", {"address": "10.0.0.41"})]',
+    ]
+
+
+def test_no_site_is_named(home: Home) -> None:
+    """Without a site the message shows a whole one."""
+    home.group("all", "")
+    assert home.refusal() == [
+        ONE,
+        'sites: no site; write in group_data/all.py: sites = [dict(name="mysite", source="mysite",'
+        ' settings="mysite.settings", domains=["www.example.com"])]',
+    ]
+
+
+def test_many_mistakes_come_at_once_and_no_connection_is_opened(home: Home) -> None:
+    """pyinfra itself ends with status 2 and the whole list, before it connects to anything."""
+    home.inventory(HOSTS.replace('"10.0.0.11"', '"10.0.0.999"').replace('"db2"', '"DB 2"'))
+    home.group("web", "wokers = 5")
+    home.group("all", SITES.replace('"www.example.com"', '"a b"'))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("pyinfra"), home.path / "prod.py", "deploy.py", "-y"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 2
+    said = (done.stdout + done.stderr).replace(f"{home.path}/", "")
+    assert (
+        "prod.py: 4 errors, no host was touched\n"
+        '  db[1]: "DB 2" is not a host name; write small letters, digits, hyphens and dots\n'
+        '  sites[0].domains: "a b" is not a host name; write e.g. "www.example.com"\n'
+        "  web.wokers: unknown; did you mean workers?\n"
+        '  web[0].address: "10.0.0.999" is not an IPv4 address; write e.g. "10.0.3.30"\n' in said
+    )
+    assert "Connecting" not in said
+
+
+def test_user_directory_inherits_nothing(home: Home) -> None:
+    """The checkout's own group data does not reach an inventory outside of it."""
+    home.group("all", "")
+    home.group("all", SITES)
+    assert [site.name for site in home.load().sites] == ["blog"]
+
+
+def test_unchecked_inventory_is_refused(home: Home) -> None:
+    """deploy.py refuses an inventory that does not check itself."""
+    text = (home.path / "prod.py").read_text(encoding="utf-8").replace("cluster(__file__)", "")
+    (home.path / "prod.py").write_text(text, encoding="utf-8")
+    with pytest.raises(Exception, match="end it with"):
+        home.load()
+
+
+def test_later_group_data_wins(home: Home) -> None:
+    """The inventory's own file is the last word, after the tier's, after all.py."""
+    home.group("all", SITES + "\n    web = dict(port=8001, timeout_s=11)")
+    home.group("web", "port = 8002")
+    home.group("prod", "web = dict(port=8003)")
+    web = home.load().settings.web
+    assert (web.port, web.timeout_s) == (8003, 11)
+
+
+def test_clash_between_groups_is_refused(home: Home) -> None:
+    """A host in two groups must say the same in both (pyinfra#1756)."""
+    more = 'cache = [("media1", {"address": "10.0.0.41", "memory_mb": 600})]'
+    home.inventory(HOSTS, more)
+    assert home.refusal() == [
+        ONE,
+        "media[0].memory_mb: media1 has 512 here and 600 in cache[0]; write the same in both",
+    ]

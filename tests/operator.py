@@ -1,0 +1,166 @@
+"""An operator's hands: the commands that the documents tell, run on the lab's hosts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.visitor import Door
+from tierstack.inventory import load_cluster
+from tierstack.lab import lab_host
+from tierstack.model import Cluster
+
+ROOT = Path(__file__).resolve().parent.parent
+_BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Run:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        return self.out + self.err
+
+
+@dataclass
+class Deploy(Run):
+    """A deploy that has ended, with pyinfra's own count of what it changed."""
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Return pyinfra's results; an empty dict when the run ended before there were any."""
+        results: dict[str, Any] = json.loads(self.out)["results"] if self.out.strip() else {}
+        return results
+
+    @property
+    def changes(self) -> list[str]:
+        """Return what changed, as "operation: hosts"."""
+        return [
+            f"{operation['name']}: {', '.join(operation['success'])}"
+            for operation in self.results["operations"]
+            if operation["success"]
+        ]
+
+
+class Operator:
+    """
+    Somebody with a directory of their own: an inventory, group data, a project.
+
+    Args:
+        home: the directory, made from `inventories/lab.py` and `example/`.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.inventory = home / "lab.py"
+        shutil.copytree(ROOT / "example", home / "example")
+        (home / "group_data").mkdir()
+        shutil.copy(ROOT / "group_data" / "all.py", home / "group_data")
+        shutil.copy(ROOT / "group_data" / "lab.py", home / "group_data")
+        shutil.copy(ROOT / "inventories" / "lab.py", self.inventory)
+
+    # The inventory
+
+    def cluster(self) -> Cluster:
+        """Return the cluster that the inventory describes now."""
+        return load_cluster(self.inventory)
+
+    def edit(self, before: str, after: str, file: str = "lab.py") -> None:
+        """Replace a piece of a file, as in an editor; the piece must be there."""
+        path = self.home / file
+        text = path.read_text(encoding="utf-8")
+        assert before in text, f"{before!r} is not in {file}"
+        path.write_text(text.replace(before, after, 1), encoding="utf-8")
+
+    @property
+    def door(self) -> Door:
+        """The site's front door."""
+        cluster = self.cluster()
+        return Door(cluster.tier("balancer")[0].address, cluster.sites[0].settings.domains[0])
+
+    # Commands
+
+    def tierstack(self, *arguments: str, timeout_s: int = 300) -> Run:
+        """Run the command `tierstack`."""
+        return _run([str(_BIN / "tierstack"), *arguments], timeout_s)
+
+    def lab(self, *arguments: str) -> Run:
+        """Run `tierstack lab …`; it must succeed."""
+        done = self.tierstack("lab", *arguments)
+        assert done.status == 0, done.said
+        return done
+
+    def deploy(self, *arguments: str, timeout_s: int = 900) -> Deploy:
+        """Run `pyinfra INVENTORY deploy.py -y`."""
+        command = [str(_BIN / "pyinfra"), str(self.inventory), "deploy.py", "-y", "--json"]
+        done = _run([*command, *arguments], timeout_s)
+        return Deploy(done.status, done.out, done.err)
+
+    def deploy_well(self, *arguments: str) -> Deploy:
+        """Deploy; it must succeed."""
+        done = self.deploy(*arguments)
+        assert done.status == 0, done.said[-6000:]
+        return done
+
+    def on(self, host: str, command: str, timeout_s: int = 60) -> Run:
+        """Run a shell command on a host, as root."""
+        return self.on_address(self.cluster().host(host).address, command, timeout_s)
+
+    def on_address(self, address: str, command: str, timeout_s: int = 60) -> Run:
+        """Run a shell command on a lab host, even one that has left the inventory."""
+        data = lab_host("host", int(address.rpartition(".")[2]))[1]
+        known = data["ssh_known_hosts_file"]
+        ssh = [
+            "ssh", "-i", data["ssh_key"], "-o", f"UserKnownHostsFile={known}",
+            "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR",
+            f"root@{address}", command,
+        ]  # fmt: skip
+        return _run(ssh, timeout_s)
+
+    def ask(self, host: str, command: str) -> str:
+        """Return what a shell command prints on a host; it must succeed."""
+        done = self.on(host, command)
+        assert done.status == 0, f"{host}: {command}\n{done.said}"
+        return done.out.strip()
+
+
+def _run(command: list[str], timeout_s: int) -> Run:
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout_s,
+        check=False,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+    )
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+def wait_until(what: str, true: Callable[[], object], deadline_s: float = 60) -> None:
+    """Wait for a condition; fail with its name when it does not come true."""
+    end = time.monotonic() + deadline_s
+    while not true():
+        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
+        time.sleep(0.3)
+
+
+def assert_nothing_changed(deploy: Deploy) -> None:
+    """The run was good and changed nothing on any host."""
+    assert deploy.status == 0, deploy.said[-6000:]
+    assert deploy.changes == []
+    assert deploy.results["totals"]["success"] == 0
+    assert deploy.results["totals"]["no_change"] > 0

@@ -1,0 +1,50 @@
+"""One deployed cluster for all stories; every story leaves it as healthy as it found it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.operator import Operator
+
+# A lab of the tests' own, so that `make test` and `make demo` do not meet.
+os.environ.setdefault("TIERSTACK_LAB_DIR", "/var/lib/tierstack-test-lab")
+os.environ.setdefault("TIERSTACK_LAB_SUBNET", "10.77.22.0/24")
+
+#: Signs that have broken other tools' connection strings, password files and settings.
+SITE_PASSWORD = "p%40a's$\"@:/\\#é"
+REPLICATION_PASSWORD = "r%25:e\\p'l$@ \"#é"
+
+
+@pytest.fixture(scope="session")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """Somebody whose cluster has just been deployed, with nasty passwords from the first day."""
+    if os.geteuid() != 0:
+        reason = "lab hosts need root"
+        if os.environ.get("TIERSTACK_TESTS_MUST_RUN"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    somebody = Operator(tmp_path_factory.mktemp("ops"))
+    # A second cache host: the stories need one that may die.
+    somebody.edit('lab_host("cache1", 31),', 'lab_host("cache1", 31),\n    lab_host("cache2", 32),')
+    secrets = somebody.inventory.with_suffix(".secrets.toml")
+    secrets.touch(mode=0o600)
+    secrets.write_text(
+        f"[sites.example]\ndatabase_password = {_toml(SITE_PASSWORD)}\n"
+        f"[cluster]\nreplication_password = {_toml(REPLICATION_PASSWORD)}\n",
+        encoding="utf-8",
+    )
+    somebody.tierstack("lab", "down")
+    try:
+        somebody.lab("up", str(somebody.inventory))
+        somebody.deploy_well()
+        yield somebody
+    finally:
+        somebody.tierstack("lab", "down")
+
+
+def _toml(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,163 @@
+"""From plain hosts to a site that serves, and what a visitor sees of it."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import zlib
+
+import pytest
+
+from tests.browser import Browser
+from tests.operator import Operator, assert_nothing_changed, wait_until
+from tests.visitor import Door
+
+PASSWORD = "a-long-enough-passphrase"
+
+
+def test_page_shows_database_cache_and_every_node(operator: Operator) -> None:
+    """A page shows rows and a cached value; several fetches show all web nodes."""
+    seen = [operator.door.ask("/status.json") for _ in range(12)]
+    assert [answer.status for answer in seen] == [200] * 12, seen[0]
+    pages = [answer.body for answer in seen]
+    assert {
+        node
+        for node in ("web1", "web2", "web3")
+        if any(f'"{node}"'.encode() in page for page in pages)
+    } == {
+        "web1",
+        "web2",
+        "web3",
+    }
+    assert all(b'"articles": 3' in page and b'"postgresql"' in page for page in pages)
+    cached = {page.partition(b'"cached": ')[2].partition(b"}")[0] for page in pages}
+    assert len(cached) == 1, "the cached value differs from node to node"
+
+
+def test_http_leads_to_https(operator: Operator) -> None:
+    """http redirects once, to the same page over https."""
+    door = operator.door
+    answer = Door(door.address, door.domain, tls=False).ask("/articles/?a=1")
+    assert (answer.status, answer["location"]) == (301, f"https://{door.domain}/articles/?a=1")
+
+
+@pytest.fixture(scope="module")
+def editor(operator: Operator) -> Browser:
+    """An editor who has logged in to the admin."""
+    operator.ask(
+        "web1",
+        f"DJANGO_SUPERUSER_PASSWORD={PASSWORD} tierstack-manage example createsuperuser"
+        " --noinput --username editor --email editor@example.test",
+    )
+    browser = Browser(operator.door)
+    browser.log_in("editor", PASSWORD)
+    return browser
+
+
+@pytest.mark.parametrize("name", ["plain.png", "déjà reçu 日本 n°1.png"])
+def test_upload_is_served_by_lighttpd(operator: Operator, editor: Browser, name: str) -> None:
+    """An image uploaded in the admin is served by lighttpd, whatever its name (django-private-storage#69)."""
+    picture = _png()
+    slug = f"upload-{len(name)}"
+    saved = editor.post(
+        "/admin/articles/article/add/",
+        {
+            "title": name,
+            "slug": slug,
+            "body": "With a picture.",
+            "published_0": "2020-01-01",
+            "published_1": "12:00:00",
+        },
+        {"image": (name, picture)},
+    )
+    assert saved.status == 302, saved.text[:2000]
+    page = editor.get(f"/articles/{slug}/").text
+    url = "/media/" + page.partition('src="/media/')[2].partition('"')[0]
+    served = operator.door.ask(url)
+    assert (served.status, served["content-type"], served.body) == (200, "image/png", picture)
+    assert "lighttpd" in served["server"]
+    etag = served["etag"]
+    assert operator.door.ask(url, headers={"If-None-Match": etag}).status == 304
+    assert operator.door.ask(url, headers={"Range": "bytes=0-3"}).body == picture[:4]
+    assert operator.door.ask(url.rpartition("/")[0] + "/").status in (403, 404), "a listing"
+    owner = operator.ask("media1", "stat -c '%U %a' /srv/example/media/articles/*.png | sort -u")
+    assert owner == "example 644"
+
+
+def test_static_files_are_hashed_and_cached_for_long(operator: Operator) -> None:
+    """Pages name hashed static files; browsers may keep them for a year."""
+    page = operator.door.ask("/").text
+    url = "/static/" + page.partition('href="/static/')[2].partition('"')[0]
+    served = operator.door.ask(url)
+    assert served.status == 200
+    assert "lighttpd" in served["server"]
+    assert "immutable" in served["cache-control"]
+
+
+def test_chunked_body_is_never_cut(operator: Operator) -> None:
+    """A chunked upload arrives whole, or is refused clearly (mod_wsgi#312)."""
+    parts = itertools.repeat(b"x" * 100, 3)
+    answer = operator.door.ask(
+        "/guestbook.json", "POST", parts, {"Transfer-Encoding": "chunked"}, chunked=True
+    )
+    assert answer.status in (201, 411, 413)
+    if answer.status == 201:
+        newest = operator.ask(
+            "db1",
+            "runuser -u postgres -- psql -At example -c"
+            " 'select length(message) from guestbook_entry order by id desc limit 1'",
+        )
+        assert newest == "300"
+
+
+def test_outer_address_is_not_believed(operator: Operator) -> None:
+    """A visitor cannot pretend to have come by https: SECURE_SSL_REDIRECT would be fooled."""
+    door = Door(operator.door.address, operator.door.domain, tls=False)
+    answer = door.ask("/", headers={"X-Forwarded-Proto": "https"})
+    assert answer.status == 301
+
+
+def test_second_run_changes_nothing(operator: Operator) -> None:
+    """Twice is the test of once."""
+    assert_nothing_changed(operator.deploy())
+
+
+def test_status_is_good(operator: Operator) -> None:
+    """`tierstack status` has a line a node, and all are well."""
+    wait_until(
+        "status is good", lambda: operator.tierstack("status", str(operator.inventory)).status == 0
+    )
+    said = operator.tierstack("status", str(operator.inventory)).out
+    for node in ("lb1", "web1", "web2", "web3", "db1", "db2", "cache1", "media1"):
+        assert node in said, said
+    assert "primary" in said
+    assert "standby" in said
+
+
+def test_nothing_changes_after_a_reboot_of_every_host(operator: Operator) -> None:
+    """All hosts rebooted: everything comes back by itself, and the next run changes nothing."""
+    for host in operator.cluster().hosts:
+        operator.on(host.name, "systemctl reboot")
+    wait_until("all hosts are down", lambda: operator.door.ask("/", timeout_s=2).status == 0, 30)
+    wait_until(
+        "status is good again",
+        lambda: operator.tierstack("status", str(operator.inventory)).status == 0,
+        180,
+    )
+    assert operator.door.ask("/status.json").status == 200
+    assert_nothing_changed(operator.deploy())
+
+
+def _png() -> bytes:
+    """Return a valid picture of one red dot."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\x00\xff\x00\x00")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )

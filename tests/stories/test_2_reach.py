@@ -1,0 +1,78 @@
+"""Who reaches whom: what the flows name, and nobody else."""
+
+from __future__ import annotations
+
+from tests.operator import Operator, wait_until
+
+_PROBE = (
+    "timeout 2 bash -c 'exec 3<>/dev/tcp/{address}/{port}' 2>/dev/null && echo open || echo shut"
+)
+
+
+def test_data_tiers_answer_the_flows_and_nobody_else(operator: Operator) -> None:
+    """Each port of the data tiers is open to the hosts that a flow names, and shut to all others."""
+    cluster = operator.cluster()
+    wrong = []
+    for target in (*cluster.tier("db"), *cluster.tier("cache"), *cluster.tier("media")):
+        for opening in cluster.openings(target):
+            if opening.sources is None:
+                continue
+            for source in cluster.hosts:
+                if source is target:
+                    continue
+                expected = "open" if source.address in opening.sources else "shut"
+                probe = _PROBE.format(address=target.address, port=opening.port)
+                seen = operator.ask(source.name, probe)
+                if seen != expected:
+                    wrong.append(f"{source.name} to {target.name}:{opening.port} is {seen}")
+    assert wrong == []
+
+
+def test_services_listen_on_their_cluster_address_only(operator: Operator) -> None:
+    """No service of a data tier listens on every address."""
+    for host, port in (("db1", 5432), ("cache1", 11211), ("media1", 8081), ("web1", 8080)):
+        address = operator.cluster().host(host).address
+        listening = operator.ask(host, f"ss -Hltn 'sport = :{port}' | awk '{{print $4}}' | sort")
+        assert set(listening.split()) <= {f"{address}:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"}
+        assert f"{address}:{port}" in listening
+
+
+def test_row_written_on_the_primary_is_read_on_the_standby(operator: Operator) -> None:
+    """Replication: a row of a visitor is on the standby a moment later."""
+    answer = operator.door.ask(
+        "/guestbook.json", "POST", b"to be replicated", {"Content-Type": "text/plain"}
+    )
+    assert answer.status == 201, answer.text
+    query = (
+        "runuser -u postgres -- psql -At example -c"
+        " \"select pg_is_in_recovery(), count(*) from guestbook_entry where message = 'to be replicated'\""
+    )
+    wait_until("the row is on db2", lambda: operator.ask("db2", query) == "t|1", 20)
+
+
+def test_database_takes_no_clear_text_and_no_stranger(operator: Operator) -> None:
+    """The web hosts' connections are encrypted, and only the site's role may connect to its database."""
+    rules = operator.ask("db1", "cat $(runuser -u postgres -- psql -At -c 'show hba_file')")
+    remote = [line for line in rules.splitlines() if line.startswith("host")]
+    assert remote
+    assert all(line.startswith("hostssl") and "scram-sha-256" in line for line in remote)
+    encrypted = operator.ask(
+        "db1",
+        'runuser -u postgres -- psql -At -c "select bool_and(ssl) from pg_stat_ssl'
+        " join pg_stat_activity using (pid) where usename = 'example'\"",
+    )
+    assert encrypted in ("t", "")
+
+
+def test_dead_cache_host_fails_no_request(operator: Operator) -> None:
+    """One of two cache hosts falls silent: pages go on, a little slower at most (python-memcached#88)."""
+    operator.lab("cut", "cache2")
+    try:
+        seen = [operator.door.ask("/status.json") for _ in range(50)]
+        assert [answer.status for answer in seen] == [200] * 50
+        assert max(answer.seconds for answer in seen) < 5
+        said = operator.tierstack("status", str(operator.inventory))
+        assert said.status == 1
+        assert "cache2" in said.out
+    finally:
+        operator.lab("heal", "cache2")

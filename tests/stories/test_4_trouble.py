@@ -1,0 +1,84 @@
+"""What goes wrong is said clearly, what served before still serves, and the next run converges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.operator import Operator, assert_nothing_changed, wait_until
+
+
+@pytest.fixture(autouse=True)
+def _healed(operator: Operator) -> Iterator[None]:
+    """Every trouble ends with a run that is good and one that changes nothing."""
+    yield
+    assert operator.door.ask("/status.json").status == 200, "what served before no longer serves"
+    operator.deploy_well()
+    assert_nothing_changed(operator.deploy())
+
+
+def test_silent_host_stops_the_run(operator: Operator) -> None:
+    """A host that does not answer is named, nothing is changed, the others go on serving."""
+    operator.lab("cut", "web3")
+    try:
+        done = operator.deploy()
+        assert done.status != 0
+        assert "[web3]" in done.err
+        assert "Could not connect" in done.err
+        assert operator.door.ask("/status.json").status == 200
+        said = operator.tierstack("status", str(operator.inventory))
+        assert said.status == 1
+    finally:
+        operator.lab("heal", "web3")
+    wait_until("web3 answers", lambda: operator.on("web3", "true").status == 0)
+
+
+def test_unsupported_system_is_refused(operator: Operator) -> None:
+    """A host of another system is named before anything is changed."""
+    operator.ask(
+        "cache2",
+        "sed -i.good 's/bookworm/trixie/; s/GNU.Linux 12/GNU\\/Linux 13/' /usr/lib/os-release",
+    )
+    try:
+        done = operator.deploy()
+    finally:
+        operator.ask("cache2", "mv /usr/lib/os-release.good /usr/lib/os-release")
+    assert done.status != 0
+    assert (
+        "lab.py: 1 error, no host was changed\n"
+        "  cache2: runs Debian GNU/Linux 13 (trixie), which is not supported; install Debian 12 (bookworm) on it"
+    ) in done.err
+
+
+def test_settings_that_do_not_import_show_djangos_error(operator: Operator) -> None:
+    """A settings module that fails is shown with Django's own words; the old release serves on."""
+    operator.edit(
+        "DEFAULT_AUTO_FIELD",
+        "import no_such_module\nDEFAULT_AUTO_FIELD",
+        "example/mysite/settings.py",
+    )
+    done = operator.deploy()
+    operator.edit("import no_such_module\n", "", "example/mysite/settings.py")
+    assert done.status != 0
+    assert "No module named 'no_such_module'" in done.err
+
+
+def test_requirement_that_does_not_install_shows_pips_error(operator: Operator) -> None:
+    """A requirement that pip cannot install is named; the old release serves on."""
+    path = operator.home / "example" / "requirements.txt"
+    good = path.read_text(encoding="utf-8")
+    path.write_text(good + "django-no-such-thing==99\n", encoding="utf-8")
+    done = operator.deploy()
+    path.write_text(good, encoding="utf-8")
+    assert done.status != 0
+    assert "django-no-such-thing==99" in done.err
+
+
+def test_config_that_its_program_refuses_is_not_put_in_place(operator: Operator) -> None:
+    """A front port that is taken by something else: the old configuration serves on."""
+    operator.edit("sites = [", "balancer = dict(https_port=22)\n\nsites = [", "group_data/all.py")
+    done = operator.deploy()
+    operator.edit("balancer = dict(https_port=22)\n\n", "", "group_data/all.py")
+    assert done.status != 0
+    assert "lb1" in done.err

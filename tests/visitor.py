@@ -1,0 +1,155 @@
+"""A steady visitor: asks for a page so many times a second and counts every answer."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Answer:
+    """What one request got: status 0 means that no answer came, and `error` says why."""
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+    seconds: float = 0.0
+    cookies: list[str] = field(default_factory=list)
+
+    def __getitem__(self, header: str) -> str:
+        return self.headers.get(header.lower(), "")
+
+    @property
+    def text(self) -> str:
+        return self.body.decode(errors="replace")
+
+
+@dataclass
+class Door:
+    """
+    A way into a site, as a visitor takes it; its certificate is not judged.
+
+    Args:
+        address: IP address of a balancer.
+        domain: the site's host name.
+        tls: https or http.
+        port: None for the scheme's own.
+    """
+
+    address: str
+    domain: str
+    tls: bool = True
+    port: int | None = None
+
+    def ask(
+        self,
+        path: str = "/",
+        method: str = "GET",
+        body: bytes | Iterator[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+        timeout_s: float = 10.0,
+        chunked: bool = False,
+    ) -> Answer:
+        """Send one request on a connection of its own and return what came back."""
+        began = time.monotonic()
+        connection: http.client.HTTPConnection
+        if self.tls:
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            connection = http.client.HTTPSConnection(
+                self.address, self.port or 443, timeout=timeout_s, context=context
+            )
+        else:
+            connection = http.client.HTTPConnection(
+                self.address, self.port or 80, timeout=timeout_s
+            )
+        try:
+            connection.request(
+                method,
+                path,
+                body=body,
+                headers={"Host": self.domain, "Connection": "close", **(headers or {})},
+                encode_chunked=chunked,
+            )
+            response = connection.getresponse()
+            return Answer(
+                response.status,
+                response.read(),
+                {key.lower(): value for key, value in response.getheaders()},
+                seconds=time.monotonic() - began,
+                cookies=response.headers.get_all("set-cookie") or [],
+            )
+        except (TimeoutError, OSError, http.client.HTTPException) as error:
+            return Answer(0, error=repr(error), seconds=time.monotonic() - began)
+        finally:
+            connection.close()
+
+
+@dataclass
+class Seen:
+    """What a steady visitor has seen so far."""
+
+    requests: int = 0
+    failed: list[str] = field(default_factory=list)
+    slowest_s: float = 0.0
+    nodes: set[str] = field(default_factory=set)
+
+
+@contextmanager
+def steady_visitor(door: Door, path: str, per_second: int = 20) -> Iterator[Seen]:
+    """
+    Ask for `path` steadily until the block ends.
+
+    A request fails when it gets no answer within 10 s, or one of 400 or more. Requests start on a
+    fixed clock, so a slow answer does not thin them out.
+
+    Args:
+        door: where to ask.
+        path: what to ask for.
+        per_second: requests a second.
+    """
+    seen = Seen()
+    lock = threading.Lock()
+    stop = threading.Event()
+    pending: list[threading.Thread] = []
+
+    def one(number: int) -> None:
+        answer = door.ask(path)
+        with lock:
+            seen.requests += 1
+            seen.slowest_s = max(seen.slowest_s, answer.seconds)
+            if node := answer["x-node"]:
+                seen.nodes.add(node)
+            if answer.status == 0 or answer.status >= 400:
+                at = time.strftime("%H:%M:%S")
+                seen.failed.append(
+                    f"{at} request {number}: {answer.status} {answer.error} {answer.text[:80]!r}"
+                    f" after {answer.seconds:.2f} s"
+                )
+
+    def pace() -> None:
+        began = time.monotonic()
+        number = 0
+        while not stop.is_set():
+            number += 1
+            thread = threading.Thread(target=one, args=(number,), daemon=True)
+            pending.append(thread)
+            thread.start()
+            stop.wait(max(0.0, began + number / per_second - time.monotonic()))
+
+    pacer = threading.Thread(target=pace, daemon=True)
+    pacer.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        pacer.join()
+        for thread in pending:
+            thread.join(timeout=15)

@@ -1,0 +1,1 @@
+"""Tierstack: one inventory file turns plain Linux hosts into a tiered Django cluster."""

@@ -1,0 +1,132 @@
+"""The command `tierstack`. It only looks; changes go through pyinfra."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tierstack.inventory import load_cluster
+from tierstack.lab.cli import lab
+from tierstack.model import TIERS, Cluster, Host, TierstackError
+from tierstack.model.graph import svg
+from tierstack.model.sizing import cache_memory_mb, node_maxconn, postgres_memory, web_workers
+
+_INVENTORY = click.argument("inventory", type=click.Path(path_type=Path))
+
+
+@click.group()
+@click.version_option(package_name="tierstack")
+def main() -> None:
+    """
+    Look at a cluster before and after `pyinfra INVENTORY deploy.py`.
+
+    Nothing here changes a host; changes go through pyinfra.
+    """
+
+
+main.add_command(lab)
+
+
+@main.command()
+@_INVENTORY
+def check(inventory: Path) -> None:
+    """
+    Print the plan of INVENTORY, or all that is wrong with it.
+
+    No connection is opened. Exit status 2 if anything is wrong.
+    """
+    cluster = _load(inventory)
+    console = Console()
+    table = Table("tier", "host", "address", "size", box=None, pad_edge=False)
+    for tier in TIERS:
+        for host in cluster.tier(tier):
+            table.add_row(tier, host.name, host.address, _size(cluster, host, tier))
+    console.print(table)
+    console.print()
+    flows = Table("from", "to", "port", "for", box=None, pad_edge=False)
+    for flow in cluster.flows:
+        port = f"{flow.protocol} {flow.port}"
+        flows.add_row(flow.source, flow.target, port, flow.purpose)
+    console.print(flows)
+    console.print()
+    for site in cluster.sites:
+        domains = ", ".join(site.settings.domains)
+        console.print(f"Site {site.name}: {domains}, from {site.source}", soft_wrap=True)
+    share = cluster.settings.media.share
+    console.print(f"MEDIA_ROOT reaches the web hosts by {share}.")
+    click.secho(f"{inventory} is right; no host was asked.", fg="green")
+
+
+@main.command()
+@_INVENTORY
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="File to write; by default to stdout."
+)
+def graph(inventory: Path, output: Path | None) -> None:
+    """Draw the tiers and flows of INVENTORY as SVG."""
+    picture = svg(_load(inventory))
+    if output is None:
+        click.echo(picture)
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(picture, encoding="utf-8")
+
+
+@main.command()
+@_INVENTORY
+@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
+def status(inventory: Path, as_json: bool) -> None:
+    """
+    Ask the live hosts of INVENTORY how they are: a line a node.
+
+    Exit status 1 if anything is wrong.
+    """
+    from tierstack.status import survey  # pyinfra's engine takes a second to import
+
+    cluster = _load(inventory)
+    nodes = survey(cluster)
+    if as_json:
+        click.echo(json.dumps([node.as_dict() for node in nodes], indent=2))
+    else:
+        table = Table("tier", "host", "state", "serves", "notes", box=None, pad_edge=False)
+        for node in nodes:
+            color = "green" if node.good else "red"
+            state = f"[{color}]{node.state}[/{color}]"
+            table.add_row(node.tier, node.host, state, node.serves, node.notes)
+        Console().print(table)
+    if not all(node.good for node in nodes):
+        sys.exit(1)
+
+
+def _load(inventory: Path) -> Cluster:
+    try:
+        return load_cluster(inventory)
+    except TierstackError as error:
+        click.secho(str(error), fg="red", err=True)
+        sys.exit(2)
+
+
+def _size(cluster: Cluster, host: Host, tier: str) -> str:
+    if host.memory_mb is None:
+        return "by its memory, asked at the deploy"
+    if tier == "web":
+        workers = web_workers(cluster, host)
+        return f"{workers} workers, {node_maxconn(cluster, host)} requests a balancer"
+    if tier == "db":
+        memory = postgres_memory(cluster, host)
+        connections = cluster.settings.db.max_connections
+        return f"{memory.shared_buffers_mb} MiB of buffers, {connections} connections"
+    if tier == "cache":
+        return f"{cache_memory_mb(cluster, host)} MiB of items"
+    if tier == "balancer":
+        return f"{cluster.settings.balancer.max_connections} connections"
+    return "–"
+
+
+if __name__ == "__main__":
+    main()

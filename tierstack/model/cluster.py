@@ -1,0 +1,202 @@
+"""The validated cluster: hosts, sites, tiers, and the flows that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tierstack.model.settings import Settings, SiteSettings
+
+TIERS = ("balancer", "web", "db", "cache", "media")
+
+#: First user number for sites' accounts. Fixed numbers keep ownership right on the NFS share,
+#: and 5800.. lies in the range that neither Debian's adduser nor systemd hands out first.
+FIRST_SITE_UID = 5800
+
+
+@dataclass(frozen=True)
+class Host:
+    """
+    One host.
+
+    Args:
+        name: its name in the inventory.
+        address: its IPv4 address inside the cluster.
+        tiers: the tiers it belongs to, in the order of `TIERS`.
+        ssh_port: where its SSH server listens; the firewall keeps it open.
+        memory_mb: memory to plan with, in MiB; None until the host was asked.
+    """
+
+    name: str
+    address: str
+    tiers: tuple[str, ...]
+    ssh_port: int = 22
+    memory_mb: int | None = None
+
+
+@dataclass(frozen=True)
+class Site:
+    """One Django site and the names that follow from its own."""
+
+    settings: SiteSettings
+    source: Path
+    uid: int
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def account(self) -> str:
+        """System account that owns the site's processes and uploads."""
+        return self.settings.name
+
+    @property
+    def database(self) -> str:
+        """Database and database role."""
+        return self.settings.name.replace("-", "_")
+
+    @property
+    def home(self) -> str:
+        """Its directory on web hosts."""
+        return f"/srv/{self.name}"
+
+    @property
+    def config(self) -> str:
+        """Directory of its generated settings and WSGI modules on web hosts."""
+        return f"/etc/tierstack/sites/{self.name}"
+
+    @property
+    def media_root(self) -> str:
+        """MEDIA_ROOT, the same path on web hosts and on media hosts."""
+        return f"/srv/{self.name}/media"
+
+    @property
+    def static_root(self) -> str:
+        """Where media hosts keep static files of this and earlier releases."""
+        return f"/srv/{self.name}/static"
+
+
+@dataclass(frozen=True)
+class Flow:
+    """
+    A connection that the cluster needs: from every host of one tier to every host of another.
+
+    Args:
+        source: a tier, or "internet" (anybody), or "admin" (whoever runs the deploy).
+        target: a tier, or "all".
+        port: destination port.
+        purpose: what it is for, in a few words.
+        protocol: "tcp" or "udp".
+    """
+
+    source: str
+    target: str
+    port: int
+    purpose: str
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A port that a host's firewall opens. `sources` are addresses; None means anybody."""
+
+    port: int
+    protocol: str
+    sources: tuple[str, ...] | None
+    purpose: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """
+    A checked inventory.
+
+    Args:
+        name: the inventory file's name without `.py`.
+        inventory: the inventory file.
+        home: the directory that holds `group_data/`; relative paths in settings start here.
+        hosts: all hosts in inventory order.
+        sites: all sites.
+        settings: the settings with defaults filled in.
+        flows: every connection that the cluster needs.
+    """
+
+    name: str
+    inventory: Path
+    home: Path
+    hosts: tuple[Host, ...]
+    sites: tuple[Site, ...]
+    settings: Settings
+    flows: tuple[Flow, ...] = ()
+
+    def host(self, name: str) -> Host:
+        """Return the host of that name. Raises KeyError when there is none."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise KeyError(name)
+
+    def tier(self, name: str) -> tuple[Host, ...]:
+        """Return the hosts of a tier in inventory order, none if the inventory has no such group."""
+        return tuple(host for host in self.hosts if name in host.tiers)
+
+    def openings(self, host: Host) -> tuple[Opening, ...]:
+        """
+        Return the ports that `host` opens, and to whom.
+
+        Source: the flows; the firewall and the tests are made from this.
+        """
+        found = []
+        for flow in self.flows:
+            if flow.target not in host.tiers and flow.target != "all":
+                continue
+            port = host.ssh_port if flow.source == "admin" else flow.port
+            sources: tuple[str, ...] | None = None
+            if flow.source in TIERS:
+                sources = tuple(
+                    sorted({peer.address for peer in self.tier(flow.source) if peer is not host})
+                )
+                if not sources:
+                    continue
+            found.append(Opening(port, flow.protocol, sources, flow.purpose))
+        return tuple(found)
+
+    def allowed_sources(self, target: str, port: int) -> tuple[str, ...]:
+        """Return the addresses that the flows let connect to `port` of a tier, sorted."""
+        tiers = {flow.source for flow in self.flows if flow.target == target and flow.port == port}
+        return tuple(sorted({host.address for tier in tiers for host in self.tier(tier)}))
+
+    def with_memory(self, memory_mb: dict[str, int]) -> Cluster:
+        """Return the cluster with the memory of hosts whose line says none, by host name, in MiB."""
+        hosts = tuple(
+            replace(host, memory_mb=host.memory_mb or memory_mb.get(host.name))
+            for host in self.hosts
+        )
+        return replace(self, hosts=hosts)
+
+
+def derive_flows(tiers: set[str], settings: Settings) -> tuple[Flow, ...]:
+    """
+    Return the connections that an arrangement needs.
+
+    Args:
+        tiers: the tiers that have hosts.
+        settings: ports and the media share.
+
+    Source: chapter, "Scaling": the arrows of its diagrams.
+    """
+    flows = [Flow("admin", "all", 22, "SSH")]
+    if "balancer" in tiers:
+        flows.append(Flow("internet", "balancer", settings.balancer.http_port, "http"))
+        if settings.balancer.https:
+            flows.append(Flow("internet", "balancer", settings.balancer.https_port, "https"))
+        flows.append(Flow("balancer", "web", settings.web.port, "pages"))
+        flows.append(Flow("balancer", "media", settings.media.port, "media and static files"))
+    flows.append(Flow("web", "db", settings.db.port, "queries"))
+    flows.append(Flow("db", "db", settings.db.port, "replication"))
+    flows.append(Flow("web", "cache", settings.cache.port, "cached values"))
+    share_port = 2049 if settings.media.share == "nfs" else settings.media.sshfs_port
+    flows.append(Flow("web", "media", share_port, f"uploads over {settings.media.share}"))
+    known = tiers | {"internet", "admin", "all"}
+    return tuple(flow for flow in flows if flow.source in known and flow.target in known)

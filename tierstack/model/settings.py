@@ -1,0 +1,243 @@
+"""Every setting, its default, its unit and one line of meaning.
+
+Defaults live here and nowhere else; `docs/settings.md` is generated from these classes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+_DOMAIN = re.compile(
+    r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+)
+_DEBIAN_PACKAGE = re.compile(r"^[a-z0-9][a-z0-9+.-]+$")
+_MODULE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class SiteSettings(_Settings):
+    """One Django site. `sites` in `group_data/all.py` is a list of these."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,23}$")] = Field(
+        description="Short name: account, database and directories are called so."
+    )
+    source: str = Field(
+        description="Directory of the project, absolute or relative to the directory that holds `group_data/`."
+    )
+    project: str = Field(default=".", description="Where `manage.py` lies, relative to `source`.")
+    settings: str = Field(description="The site's settings module, e.g. `mysite.settings`.")
+    requirements: str = Field(
+        default="requirements.txt",
+        description="Requirements file for pip, relative to `source`.",
+    )
+    domains: Annotated[list[str], Field(min_length=1)] = Field(
+        description="Host names under which visitors reach the site; the first one is canonical."
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict,
+        description="Environment variables of the site, set before its settings are imported.",
+    )
+    packages: list[str] = Field(
+        default_factory=list, description="Debian packages that the site needs on web hosts."
+    )
+    extensions: list[str] = Field(
+        default_factory=list, description="PostgreSQL extensions to create in its database."
+    )
+    media_url: Annotated[str, Field(pattern=r"^/([\w.-]+/)+$")] = Field(
+        default="/media/", description="URL path of uploaded files, from `/` to `/`."
+    )
+    static_url: Annotated[str, Field(pattern=r"^/([\w.-]+/)+$")] = Field(
+        default="/static/", description="URL path of static files, from `/` to `/`."
+    )
+    hashed_static: bool = Field(
+        default=True,
+        description="Give static files hashed names (`ManifestStaticFilesStorage`), cached by browsers for a year.",
+    )
+    engine: Literal["mod_python"] = Field(
+        default="mod_python", description="What runs the site on a web host."
+    )
+
+    @field_validator("domains")
+    @classmethod
+    def _domains(cls, value: list[str]) -> list[str]:
+        for domain in value:
+            if not _DOMAIN.match(domain):
+                raise ValueError(f'"{domain}" is not a host name; write e.g. "www.example.com"')
+        return value
+
+    @field_validator("settings")
+    @classmethod
+    def _settings(cls, value: str) -> str:
+        if not _MODULE.match(value):
+            raise ValueError(f'"{value}" is not a Python module; write e.g. "mysite.settings"')
+        return value
+
+    @field_validator("packages")
+    @classmethod
+    def _packages(cls, value: list[str]) -> list[str]:
+        for package in value:
+            if not _DEBIAN_PACKAGE.match(package):
+                raise ValueError(f'"{package}" is not a Debian package name; write e.g. "gdal-bin"')
+        return value
+
+    @field_validator("environment")
+    @classmethod
+    def _environment(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not re.match(r"^[A-Za-z_]\w*$", name):
+                raise ValueError(f'"{name}" is not a variable name; write letters, digits and _')
+        return value
+
+
+class BaseSettings(_Settings):
+    """What every host gets."""
+
+    reserve_mb: Annotated[int, Field(ge=64)] = Field(
+        default=200, description="Memory left to the system on every host, in MiB."
+    )
+    swappiness: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=1, description="`vm.swappiness`: 1 swaps only to avoid running out of memory."
+    )
+    journal_mb: Annotated[int, Field(ge=16)] = Field(
+        default=200, description="Most disk space that the journal may take, in MiB."
+    )
+
+
+class WebSettings(_Settings):
+    """Apache and mod_python on the `web` hosts."""
+
+    port: Port = Field(default=8080, description="Port of Apache behind a balancer.")
+    worker_mb: Annotated[int, Field(ge=16)] = Field(
+        default=80, description="Resident size of one Apache worker with the site loaded, in MiB."
+    )
+    workers: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Apache workers on each web host; by default as many as fit its memory.",
+    )
+    workers_limit: Annotated[int, Field(ge=1)] = Field(
+        default=20,
+        description="Most workers on one host, however large: each may hold a database connection.",
+    )
+    timeout_s: Annotated[int, Field(ge=1)] = Field(
+        default=60, description="Longest that a request may take, in seconds."
+    )
+    upload_mb: Annotated[int, Field(ge=1)] = Field(
+        default=100, description="Largest request body, in MiB."
+    )
+
+
+class DbSettings(_Settings):
+    """PostgreSQL on the `db` hosts."""
+
+    port: Port = Field(default=5432, description="Port of PostgreSQL.")
+    max_connections: Annotated[int, Field(ge=20)] = Field(
+        default=200,
+        description="Connections that PostgreSQL accepts; fixed with headroom, since a change restarts it.",
+    )
+    shared_buffers_mb: Annotated[int, Field(ge=16)] | None = Field(
+        default=None,
+        description="PostgreSQL's own page cache, in MiB; by default a quarter of its memory share.",
+    )
+    max_standbys: Annotated[int, Field(ge=1)] = Field(
+        default=8,
+        description="Replication senders and slots; fixed with headroom, since a change restarts PostgreSQL.",
+    )
+    slot_keep_mb: Annotated[int, Field(ge=64)] = Field(
+        default=4096,
+        description="Most WAL that the primary keeps for a standby that is away, in MiB.",
+    )
+
+
+class CacheSettings(_Settings):
+    """memcached on the `cache` hosts."""
+
+    port: Port = Field(default=11211, description="Port of memcached (TCP; UDP is off).")
+    memory_mb: Annotated[int, Field(ge=16)] | None = Field(
+        default=None,
+        description="Memory for cached items on each cache host, in MiB; by default most of its memory share.",
+    )
+    max_connections: Annotated[int, Field(ge=64)] = Field(
+        default=2048, description="Connections that each memcached accepts."
+    )
+
+
+class MediaSettings(_Settings):
+    """lighttpd on the `media` hosts, and how web hosts reach MEDIA_ROOT there."""
+
+    port: Port = Field(default=8081, description="Port of lighttpd.")
+    share: Literal["nfs", "sshfs"] = Field(
+        default="nfs",
+        description='How web hosts mount MEDIA_ROOT: `"nfs"`, or `"sshfs"` for kernels without NFS.',
+    )
+    sshfs_port: Port = Field(
+        default=2222,
+        description="Port of the SSH server that serves only MEDIA_ROOT, with `sshfs`.",
+    )
+    max_age_s: Annotated[int, Field(ge=0)] = Field(
+        default=3600, description="How long browsers may keep an uploaded file, in seconds."
+    )
+
+
+class BalancerSettings(_Settings):
+    """HAProxy on the `balancer` hosts."""
+
+    http_port: Port = Field(default=80, description="Port for http; redirects to https.")
+    https_port: Port = Field(default=443, description="Port for https.")
+    https: bool = Field(
+        default=True, description="Serve https and redirect http to it; `False` serves http only."
+    )
+    certificate: str | None = Field(
+        default=None,
+        description="PEM file with certificate chain and key, relative to the directory that holds"
+        " `group_data/`; by default a self-signed one is made.",
+    )
+    trusted_proxies: list[str] = Field(
+        default_factory=list,
+        description="Addresses or networks of proxies in front, whose `X-Forwarded-For` and"
+        " `X-Forwarded-Proto` are believed.",
+    )
+    max_connections: Annotated[int, Field(ge=100)] = Field(
+        default=4000, description="Visitors' connections that one balancer holds at once."
+    )
+
+
+class HostSettings(_Settings):
+    """A host's line in the inventory: `("web1", {"address": "10.0.0.11"})`."""
+
+    address: str | None = Field(
+        default=None,
+        description="IPv4 address inside the cluster; may be left out where the host's name is one.",
+    )
+    memory_mb: Annotated[int, Field(ge=64)] | None = Field(
+        default=None, description="Memory to plan with, in MiB; by default what the host has."
+    )
+
+
+TIER_SETTINGS: dict[str, type[_Settings]] = {
+    "base": BaseSettings,
+    "balancer": BalancerSettings,
+    "web": WebSettings,
+    "db": DbSettings,
+    "cache": CacheSettings,
+    "media": MediaSettings,
+}
+
+
+class Settings(_Settings):
+    """All that `group_data/` may set, and the defaults of what it does not."""
+
+    sites: list[SiteSettings] = Field(description="The Django sites of this cluster.")
+    base: BaseSettings = BaseSettings()
+    balancer: BalancerSettings = BalancerSettings()
+    web: WebSettings = WebSettings()
+    db: DbSettings = DbSettings()
+    cache: CacheSettings = CacheSettings()
+    media: MediaSettings = MediaSettings()

@@ -1,0 +1,185 @@
+"""Memory and connections as a budget: what each program gets, and whether it adds up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tierstack.model.cluster import Cluster, Host
+from tierstack.model.errors import CapacityError, Mistake
+
+#: How tiers that share a host divide what the system leaves them.
+#: Source: chapter, "There's no such thing as too much RAM": first the database, then the web server.
+_WEIGHTS = {"db": 40, "web": 40, "cache": 10, "media": 5, "balancer": 5}
+
+#: Connections kept for administration, migrations and replication, beside the web workers'.
+_CONNECTIONS_RESERVED = 20
+
+#: What memcached takes beside the items themselves, in MiB: hash table and connection buffers.
+_CACHE_OVERHEAD_MB = 48
+
+
+@dataclass(frozen=True)
+class PostgresMemory:
+    """PostgreSQL's memory settings, in MiB."""
+
+    shared_buffers_mb: int
+    effective_cache_mb: int
+    work_mb: int
+    maintenance_mb: int
+
+
+def tier_memory_mb(cluster: Cluster, host: Host, tier: str) -> int:
+    """
+    Return the memory that a tier may use on a host, in MiB.
+
+    Args:
+        cluster: the cluster.
+        host: a host of that tier whose `memory_mb` is known.
+        tier: the tier.
+
+    Raises:
+        CapacityError: the host's memory is not known.
+    """
+    if host.memory_mb is None:
+        raise CapacityError(f"{host.name}: memory is not known; write memory_mb in its line")
+    free = host.memory_mb - cluster.settings.base.reserve_mb
+    share = _WEIGHTS[tier] / sum(_WEIGHTS[name] for name in host.tiers)
+    return max(0, int(free * share))
+
+
+def web_workers(cluster: Cluster, host: Host) -> int:
+    """
+    Share a web host's memory among Apache's workers.
+
+    Returns:
+        Worker count, at least 1.
+
+    Raises:
+        CapacityError: not even one worker fits, or those that the user asked for do not.
+
+    Source: chapter, "Performance tuning"; Apache manual, mpm_common, MaxRequestWorkers.
+    """
+    web = cluster.settings.web
+    memory = tier_memory_mb(cluster, host, "web")
+    fitting = memory // web.worker_mb
+    if web.workers is not None:
+        if web.workers > fitting:
+            raise CapacityError(
+                f"{web.workers} workers of {web.worker_mb} MiB do not fit the {memory} MiB"
+                f" that {host.name} has for them; write at most {fitting}"
+                if fitting
+                else f"not one worker of {web.worker_mb} MiB fits the {memory} MiB"
+                f" that {host.name} has for them; give it more memory"
+            )
+        return web.workers
+    if fitting < 1:
+        raise CapacityError(
+            f"not one worker of {web.worker_mb} MiB fits the {memory} MiB that {host.name}"
+            " has for them; give it more memory"
+        )
+    return min(fitting, web.workers_limit)
+
+
+def node_maxconn(cluster: Cluster, host: Host) -> int:
+    """
+    Return how many requests one balancer sends to a web host at once.
+
+    All balancers together stay one worker below Apache's, so that a health check never queues
+    behind visitors; with fewer workers than balancers each still sends one.
+    """
+    balancers = max(1, len(cluster.tier("balancer")))
+    return max(1, (web_workers(cluster, host) - 1) // balancers)
+
+
+def postgres_memory(cluster: Cluster, host: Host) -> PostgresMemory:
+    """
+    Divide a database host's memory share.
+
+    Raises:
+        CapacityError: the page cache that the user asked for leaves nothing for connections.
+
+    Source: PostgreSQL 15 manual, 20.4: a quarter of the memory for shared_buffers.
+    """
+    db = cluster.settings.db
+    memory = tier_memory_mb(cluster, host, "db")
+    shared = db.shared_buffers_mb or max(16, memory // 4)
+    if shared > memory * 6 // 10:
+        raise CapacityError(
+            f"shared_buffers_mb = {shared} leaves too little of the {memory} MiB that {host.name}"
+            f" has for PostgreSQL; write at most {memory * 6 // 10}"
+        )
+    return PostgresMemory(
+        shared_buffers_mb=shared,
+        effective_cache_mb=max(shared, memory * 3 // 4),
+        work_mb=max(1, memory // 4 // max(1, db.max_connections // 4)),
+        maintenance_mb=max(16, memory // 16),
+    )
+
+
+def cache_memory_mb(cluster: Cluster, host: Host) -> int:
+    """
+    Return memcached's item memory on a host, in MiB.
+
+    Raises:
+        CapacityError: what the user asked for does not fit.
+
+    Source: memcached(1), -m: the limit covers items only.
+    """
+    memory = tier_memory_mb(cluster, host, "cache")
+    fitting = memory - _CACHE_OVERHEAD_MB
+    wanted = cluster.settings.cache.memory_mb
+    if wanted is None:
+        wanted = max(16, fitting)
+    if wanted > fitting:
+        raise CapacityError(
+            f"{wanted} MiB of items and {_CACHE_OVERHEAD_MB} MiB of overhead do not fit the"
+            f" {memory} MiB that {host.name} has for memcached; "
+            + (f"write at most {fitting}" if fitting >= 16 else "give it more memory")
+        )
+    return wanted
+
+
+def check_capacity(cluster: Cluster) -> list[Mistake]:
+    """
+    Return what does not add up: memory of every host whose memory is known, and connections.
+
+    Works on the inventory alone; a host that the inventory says no memory for is checked at the
+    start of the deploy, when it was asked.
+    """
+    mistakes = []
+    parts = (
+        ("web", "web.workers", web_workers),
+        ("db", "db.shared_buffers_mb", postgres_memory),
+        ("cache", "cache.memory_mb", cache_memory_mb),
+    )
+    for tier, key, size in parts:
+        for host in cluster.tier(tier):
+            if host.memory_mb is None:
+                continue
+            try:
+                size(cluster, host)
+            except CapacityError as error:
+                mistakes.append(Mistake(key, str(error)))
+    return mistakes + _check_connections(cluster)
+
+
+def _check_connections(cluster: Cluster) -> list[Mistake]:
+    web_hosts = cluster.tier("web")
+    if not cluster.tier("db") or any(host.memory_mb is None for host in web_hosts):
+        return []
+    try:
+        workers = sum(web_workers(cluster, host) for host in web_hosts)
+    except CapacityError:
+        return []
+    need = workers * len(cluster.sites) + _CONNECTIONS_RESERVED
+    allowed = cluster.settings.db.max_connections
+    if need <= allowed:
+        return []
+    return [
+        Mistake(
+            "db.max_connections",
+            f"{len(web_hosts)} web hosts with {workers} workers in all need {need} connections"
+            f" ({_CONNECTIONS_RESERVED} of them reserved), and PostgreSQL accepts {allowed};"
+            f" write db.max_connections = {need + need // 2}, or a smaller web.workers_limit",
+        )
+    ]

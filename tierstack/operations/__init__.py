@@ -1,0 +1,1 @@
+"""Idempotent operations that pyinfra lacks or gets wrong, each with its reason."""

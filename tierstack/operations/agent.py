@@ -1,0 +1,270 @@
+"""Runs on the host, never imported on the controller: looks at files and units, and changes them.
+
+It is sent over standard input together with one JSON object, so that neither file contents nor
+secrets stand in an argument list, and so that a whole role costs one SSH execution. It needs
+nothing but Debian's python3.
+
+    {"verb": "look",  "paths": [...], "units": [...], "stamp": "name"}
+    {"verb": "apply", "entries": [...], "units": [...], "stamp": {...}, "check": "...", ...}
+"""
+
+import base64
+import grp
+import hashlib
+import json
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+
+STAMPS = "/var/lib/tierstack"
+
+
+def main(request):
+    if request["verb"] == "look":
+        print(json.dumps(look(request)))
+        return 0
+    return apply(request)
+
+
+def look(request):
+    """Return what is there: each path's kind, owner, mode and hash, each unit's state, the stamp."""
+    return {
+        "paths": {path: look_at(path) for path in request["paths"]},
+        "units": units_state(request["units"]),
+        "stamp": read_stamp(request["stamp"]),
+    }
+
+
+def look_at(path):
+    try:
+        info = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return {"kind": "absent"}
+    if stat.S_ISLNK(info.st_mode):
+        return {"kind": "link", "target": os.readlink(path)}
+    found = {
+        "kind": "directory" if stat.S_ISDIR(info.st_mode) else "file",
+        "mode": "%o" % stat.S_IMODE(info.st_mode),
+        "owner": name_of(pwd.getpwuid, info.st_uid),
+        "group": name_of(grp.getgrgid, info.st_gid),
+    }
+    if found["kind"] == "file":
+        with open(path, "rb") as file:
+            found["sha256"] = hashlib.sha256(file.read()).hexdigest()
+    return found
+
+
+def name_of(lookup, number):
+    try:
+        return lookup(number)[0]
+    except KeyError:
+        return str(number)
+
+
+def units_state(units):
+    """Return for each unit whether it is enabled and running."""
+    state = {}
+    for unit in units:
+        shown = subprocess.run(
+            ["systemctl", "show", unit, "-p", "ActiveState,UnitFileState,LoadState"],
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+        properties = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        state[unit] = {
+            "running": properties.get("ActiveState") in ("active", "reloading", "activating"),
+            "enabled": properties.get("UnitFileState")
+            in ("enabled", "enabled-runtime", "static", "alias", "generated", "indirect"),
+        }
+    return state
+
+
+def read_stamp(name):
+    try:
+        with open(os.path.join(STAMPS, name + ".stamp")) as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return {}
+
+
+def write_stamp(name, value):
+    os.makedirs(STAMPS, mode=0o755, exist_ok=True)
+    write_atomically(os.path.join(STAMPS, name + ".stamp"), json.dumps(value).encode(), 0o600, 0, 0)
+
+
+def apply(request):
+    """
+    Put entries in place together, let the program's own checker judge, then act on the units.
+
+    The stamp says what the running programs have loaded. It is spoiled before the first file
+    changes and set after the last action, so that a run that was cut off in between acts again.
+    """
+    name, want = request["stamp"]["name"], request["stamp"]["want"]
+    entries = request["entries"]
+    error = check_staged(entries, request["check_staged"])
+    if error:
+        return fail(error, "nothing was changed")
+    write_stamp(name, request["stamp"]["during"])
+    backup = {}
+    try:
+        for entry in entries:
+            backup[entry["path"]] = take_backup(entry["path"])
+            put(entry)
+        error = run(request["check"]) or run(request["then"])
+    except OSError as problem:
+        error = str(problem)
+    if error:
+        restore(backup)
+        write_stamp(name, request["stamp"]["was"])
+        return fail(error, "the old configuration is back in place and still serves")
+    if any(is_unit_file(entry["path"]) for entry in entries):
+        run("systemctl daemon-reload")
+    for action in request["actions"]:
+        error = run(action["command"])
+        if error:
+            restore(backup)
+            run("systemctl daemon-reload")
+            if action["undo"]:
+                run(action["undo"])
+            return fail(
+                error + "\n" + journal(action["unit"]),
+                "the old configuration is back in place",
+            )
+    write_stamp(name, want)
+    return 0
+
+
+def is_unit_file(path):
+    return path.startswith("/etc/systemd/system/")
+
+
+def check_staged(entries, command):
+    """Run a checker on the new files before they are in place; $STAGE is the root they lie under."""
+    if not command:
+        return ""
+    stage = tempfile.mkdtemp(prefix="tierstack-", dir="/run")
+    try:
+        for entry in entries:
+            if entry["kind"] == "file":
+                target = stage + entry["path"]
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                with open(target, "wb") as file:
+                    file.write(base64.b64decode(entry["content"]))
+        return run(command, STAGE=stage)
+    finally:
+        shutil.rmtree(stage)
+
+
+def put(entry):
+    path, kind = entry["path"], entry["kind"]
+    if kind == "absent":
+        if os.path.islink(path) or os.path.isfile(path):
+            os.unlink(path)
+        elif os.path.isdir(path):
+            os.rmdir(path)
+        return
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    if kind == "link":
+        if os.path.islink(path) or os.path.isfile(path):
+            os.unlink(path)
+        os.symlink(entry["target"], path)
+        return
+    owner, group = pwd.getpwnam(entry["owner"]).pw_uid, grp.getgrnam(entry["group"]).gr_gid
+    mode = int(entry["mode"], 8)
+    if kind == "directory":
+        if not os.path.isdir(path):
+            os.mkdir(path, 0o700)
+        os.chown(path, owner, group)
+        os.chmod(path, mode)
+        return
+    write_atomically(path, base64.b64decode(entry["content"]), mode, owner, group)
+
+
+def write_atomically(path, content, mode, owner, group):
+    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".tierstack-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            os.fchown(file.fileno(), owner, group)
+            os.fchmod(file.fileno(), mode)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def take_backup(path):
+    """Keep what is needed to undo an entry; None for what was not there."""
+    found = look_at(path)
+    if found["kind"] == "absent":
+        return None
+    if found["kind"] == "link":
+        return {"path": path, **found}
+    backup = {"path": path, **found}
+    if found["kind"] == "file":
+        with open(path, "rb") as file:
+            backup["content"] = base64.b64encode(file.read()).decode()
+    return backup
+
+
+def restore(backup):
+    for path, entry in reversed(list(backup.items())):
+        if entry is not None:
+            put(entry)
+        elif os.path.isdir(path) and not os.path.islink(path):
+            try:
+                os.rmdir(path)
+            except OSError:
+                pass  # A program has put something in: leave it.
+        elif os.path.lexists(path):
+            os.unlink(path)
+
+
+def run(command, **environment):
+    """Run a shell command; return "" or what it said when it failed."""
+    if not command:
+        return ""
+    done = subprocess.run(
+        ["sh", "-c", command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, "LC_ALL": "C.UTF-8", **environment},
+    )
+    if done.returncode == 0:
+        return ""
+    return "%s\n(exit status %d of: %s)" % (done.stdout.strip(), done.returncode, command)
+
+
+def journal(unit):
+    if not unit:
+        return ""
+    return subprocess.run(
+        ["journalctl", "-u", unit, "-n", "15", "--no-pager", "-o", "cat"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ).stdout.strip()
+
+
+def fail(error, state):
+    print(error.strip(), file=sys.stderr)
+    print("tierstack: " + state, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    # A terminal's hang-up or a controller that died must not stop a change half-way.
+    import signal
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.exit(main(REQUEST))  # noqa: F821 -- put before this line by tierstack.operations.config

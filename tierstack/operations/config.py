@@ -1,0 +1,289 @@
+"""A role's config files and the units that read them, as one operation.
+
+Reason: pyinfra's `files.put` and `files.template` are neither atomic nor validated, put secrets
+through a world-readable file under sudo, and a reload that hangs on "did a file change" is lost for
+ever when the run is cut off between the two.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pyinfra import host
+from pyinfra.api.command import StringCommand
+from pyinfra.api.facts import FactBase
+from pyinfra.api.operation import operation
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_TEMPLATES = _ROOT / "templates"
+
+Activation = Literal["reload", "restart"]
+
+
+@dataclass(frozen=True)
+class File:
+    """
+    A file that must be there with these bytes.
+
+    Args:
+        path: absolute path on the host.
+        content: its bytes.
+        mode: octal, e.g. "644".
+        owner: account that owns it.
+        group: group that owns it.
+        needs: what a change of it asks of the operation's units.
+    """
+
+    path: str
+    content: bytes
+    mode: str = "644"
+    owner: str = "root"
+    group: str = "root"
+    needs: Activation = "reload"
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory that must be there; what lies in it is not looked at."""
+
+    path: str
+    mode: str = "755"
+    owner: str = "root"
+    group: str = "root"
+
+
+@dataclass(frozen=True)
+class Link:
+    """A symbolic link that must point to `target`."""
+
+    path: str
+    target: str
+    needs: Activation = "reload"
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A file, link or empty directory that must not be there."""
+
+    path: str
+    needs: Activation = "reload"
+
+
+Entry = File | Directory | Link | Absent
+
+
+@dataclass(frozen=True)
+class Unit:
+    """
+    A systemd unit that reads the files.
+
+    Args:
+        name: e.g. "haproxy.service".
+        reload: shell command that makes it read a changed file; by default `systemctl reload`.
+        restart: shell command for what only a restart can change; by default `systemctl restart`.
+        start: shell command that starts it when it does not run; by default `systemctl start`.
+        enabled: whether it starts at boot.
+    """
+
+    name: str
+    reload: str = ""
+    restart: str = ""
+    start: str = ""
+    enabled: bool = True
+
+    def command(self, action: Literal["reload", "restart", "start"]) -> str:
+        own = {"reload": self.reload, "restart": self.restart, "start": self.start}[action]
+        return own or f"systemctl {action} {self.name}"
+
+
+def template(name: str, /, **values: Any) -> bytes:
+    """
+    Render `templates/<name>` on the controller.
+
+    Args:
+        name: path under `templates/`, ending in `.j2`.
+        values: what the template prints; a missing one is an error.
+
+    Returns:
+        The file's bytes. The template sees `managed`, the first line of every file of ours.
+    """
+    tier = name.split("/", 1)[0]
+    managed = (
+        f"Managed by Tierstack (templates/{name}). Local edits are lost;"
+        f" change group_data/{tier if tier != 'base' else 'all'}.py."
+    )
+    return _environment().get_template(name).render(managed=managed, **values).encode()
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 -- these are configuration files, not HTML
+    )
+
+
+@cache
+def _agent() -> str:
+    return (Path(__file__).parent / "agent.py").read_text(encoding="utf-8")
+
+
+def _program(request: dict[str, Any]) -> tuple[StringCommand, str]:
+    """Return the command to run on a host, and its standard input: the agent and one request."""
+    source = f"REQUEST = __import__('json').loads({json.dumps(request)!r})\n" + _agent()
+    return StringCommand("python3 -c 'import sys; exec(sys.stdin.read())'"), source
+
+
+class ConfigState(FactBase[dict[str, Any]]):
+    """What is on a host: paths, units and the stamp of what the units have loaded. One execution."""
+
+    def command(self) -> StringCommand:
+        return StringCommand("python3 -c 'import sys; exec(sys.stdin.read())'")
+
+    def process(self, output: list[str]) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(output[-1])
+        return found
+
+
+@operation()
+def config(
+    entries: Sequence[Entry],
+    units: Sequence[Unit] = (),
+    stamp: str = "",
+    check: str = "",
+    check_staged: str = "",
+    then: str = "",
+) -> Generator[StringCommand, None, None]:
+    """
+    Put files in place together, checked and atomic, and have their units read them.
+
+    Args:
+        entries: what must be there. Order is kept: a directory before what lies in it.
+        units: the units that read them; they end up enabled, running and with these files loaded.
+        stamp: a name for this set of files, unique on a host, e.g. "balancer".
+        check: shell command that judges the files in place; the old files come back if it fails.
+        check_staged: shell command that judges them beforehand, under the root `$STAGE`.
+        then: shell command to run after any of the files changed, before the units act.
+
+    A changed file leads to the unit's reload or restart, as the file says. What the units have
+    loaded is remembered in a stamp on the host, so a run that was cut off between files and
+    reload is made good by the next.
+    """
+    want = {
+        "restart": _digest([e for e in entries if getattr(e, "needs", "reload") == "restart"]),
+        "reload": _digest([e for e in entries if getattr(e, "needs", "reload") == "reload"]),
+    }
+    look = {
+        "verb": "look",
+        "paths": [entry.path for entry in entries],
+        "units": [unit.name for unit in units],
+        "stamp": stamp,
+    }
+    found = host.get_fact(ConfigState, _stdin=_program(look)[1])
+    if not found:
+        yield StringCommand("echo 'python3 is missing on this host' >&2; exit 1")
+        return
+    changed = [entry for entry in entries if not _matches(entry, found["paths"][entry.path])]
+    was = found["stamp"]
+    restart = was.get("restart") != want["restart"] or any(
+        getattr(entry, "needs", "reload") == "restart" for entry in changed
+    )
+    reload = was.get("reload") != want["reload"] or any(
+        getattr(entry, "needs", "reload") == "reload" for entry in changed
+    )
+    actions = [
+        action
+        for unit in units
+        for action in _actions(unit, found["units"][unit.name], reload, restart)
+    ]
+    if not changed and not actions and was == want:
+        return
+    during = {
+        "restart": "unfinished" if restart else want["restart"],
+        "reload": "unfinished" if reload else want["reload"],
+    }
+    command, stdin = _program(
+        {
+            "verb": "apply",
+            "entries": [_sent(entry) for entry in (entries if check_staged else changed)],
+            "stamp": {"name": stamp, "was": was, "during": during, "want": want},
+            "check": check,
+            "check_staged": check_staged if changed else "",
+            "then": then if changed or reload or restart else "",
+            "actions": actions,
+        }
+    )
+    yield StringCommand(command, _stdin=stdin)
+
+
+def _actions(
+    unit: Unit, state: dict[str, bool], reload: bool, restart: bool
+) -> list[dict[str, str]]:
+    actions = []
+    if unit.enabled and not state["enabled"]:
+        actions.append({"unit": "", "command": f"systemctl enable {unit.name}", "undo": ""})
+    if not state["running"]:
+        actions.append({"unit": unit.name, "command": unit.command("start"), "undo": ""})
+    elif restart:
+        command = unit.command("restart")
+        actions.append({"unit": unit.name, "command": command, "undo": command})
+    elif reload:
+        command = unit.command("reload")
+        actions.append({"unit": unit.name, "command": command, "undo": command})
+    return actions
+
+
+def _matches(entry: Entry, found: dict[str, Any]) -> bool:
+    if isinstance(entry, Absent):
+        return bool(found["kind"] == "absent")
+    if isinstance(entry, Link):
+        return bool(found["kind"] == "link" and found["target"] == entry.target)
+    kind = "file" if isinstance(entry, File) else "directory"
+    if (found["kind"], found.get("mode"), found.get("owner"), found.get("group")) != (
+        kind,
+        entry.mode.lstrip("0"),
+        entry.owner,
+        entry.group,
+    ):
+        return False
+    return not isinstance(entry, File) or found["sha256"] == _sha256(entry.content)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _digest(entries: Sequence[Entry]) -> str:
+    """Return one hash over what units load: contents and paths, not owners and modes."""
+    parts = []
+    for entry in entries:
+        if isinstance(entry, File):
+            parts.append(f"{entry.path} {_sha256(entry.content)}")
+        elif isinstance(entry, Link):
+            parts.append(f"{entry.path} -> {entry.target}")
+        elif isinstance(entry, Absent):
+            parts.append(f"{entry.path} absent")
+    return _sha256("\n".join(sorted(parts)).encode())[:16]
+
+
+def _sent(entry: Entry) -> dict[str, str]:
+    if isinstance(entry, Absent):
+        return {"kind": "absent", "path": entry.path}
+    if isinstance(entry, Link):
+        return {"kind": "link", "path": entry.path, "target": entry.target}
+    sent = {"path": entry.path, "mode": entry.mode, "owner": entry.owner, "group": entry.group}
+    if isinstance(entry, Directory):
+        return {"kind": "directory", **sent}
+    return {"kind": "file", "content": base64.b64encode(entry.content).decode(), **sent}

@@ -1,0 +1,73 @@
+"""Gates between the steps of a deploy: nothing goes on behind a host that has failed.
+
+Reason: pyinfra goes on with the other hosts when one fails, its `_serial` does not stop either,
+and it interleaves the operations of groups that share no host (an operation on all hosts between
+two tiers puts them in order). What touches the engine's insides is in this file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from pyinfra import host, logger, state
+from pyinfra.api.command import PyinfraCommand
+from pyinfra.api.operation import operation
+
+
+class Refuse(PyinfraCommand):
+    """A command that only fails, with a sentence."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__()
+        self.sentence = sentence
+
+    def __repr__(self) -> str:
+        return f"Refuse({self.sentence!r})"
+
+    def execute(self, state: Any, host: Any, connector_arguments: Any) -> bool:
+        """Log the sentence and fail the host."""
+        logger.error(f"{host.print_prefix}{self.sentence}")
+        return False
+
+
+def executing() -> bool:
+    """Return whether hosts are being changed now, rather than a plan being made."""
+    return bool(state.is_executing)
+
+
+def failed_hosts() -> list[str]:
+    """Return the names of the hosts that have failed in this run, sorted."""
+    return sorted(failed.name for failed in state.failed_hosts)
+
+
+@operation()
+def gate(
+    before: str, answers: Callable[[], str] | None = None, deadline_s: int = 60
+) -> Generator[PyinfraCommand, None, None]:
+    """
+    Go on only if no host has failed and this host's tier answers.
+
+    Args:
+        before: what comes next, for the message: "the web tier".
+        answers: called on each host until it returns "" (fine); else what is missing. It may only
+            read: a gate changes nothing.
+        deadline_s: how long to ask before giving up, in seconds.
+    """
+    failed = failed_hosts()
+    if failed:
+        yield Refuse(f"not started: {before}, because {', '.join(failed)} failed; see above")
+        return
+    if answers is None or not executing():
+        return
+    deadline = time.monotonic() + deadline_s
+    pause = 0.25
+    while missing := answers():
+        if time.monotonic() > deadline:
+            yield Refuse(
+                f"{host.name}: {missing} (asked for {deadline_s} s); not started: {before}"
+            )
+            return
+        time.sleep(pause)
+        pause = min(2.0, pause * 1.5)

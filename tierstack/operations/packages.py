@@ -1,0 +1,74 @@
+"""Debian packages, installed without starting what they bring.
+
+Reason: `apt.packages` lets packages start their services on installation. On a host of several
+tiers lighttpd then takes port 80 and Apache fails to start; everywhere a service would answer with
+its distribution's configuration, before ours and the firewall are in place.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator, Sequence
+
+from pyinfra import host
+from pyinfra.api.command import StringCommand
+from pyinfra.api.facts import FactBase
+from pyinfra.api.operation import operation
+
+
+class MissingPackages(FactBase[list[str]]):
+    """Those of the given Debian packages that are not installed."""
+
+    def command(self, packages: list[str]) -> str:
+        names = " ".join(shlex.quote(package) for package in packages)
+        return (
+            f"for p in {names}; do dpkg-query -W -f='${{db:Status-Status}}' $p 2>/dev/null"
+            " | grep -qx installed || echo $p; done"
+        )
+
+    @staticmethod
+    def default() -> list[str]:
+        return []
+
+    def process(self, output: list[str]) -> list[str]:
+        return [line for line in output if line]
+
+
+# dpkg asks /usr/sbin/policy-rc.d before it starts a service (Debian policy, invoke-rc.d); one that
+# the administrator has put there is left alone. A list younger than a day is not fetched again, but
+# one that leads nowhere is. dpkg's lock is waited for: unattended-upgrades may hold it.
+_INSTALL = """
+set -e
+export DEBIAN_FRONTEND=noninteractive
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    trap 'rm -f $policy' EXIT
+    printf '#!/bin/sh\\nexit 101\\n' > $policy
+    chmod 755 $policy
+fi
+options="-y -q -o DPkg::Lock::Timeout=120 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
+dpkg --configure -a
+if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mtime -1 2>/dev/null)" ]; then
+    apt-get $options update
+fi
+apt-get $options --no-install-recommends install {packages} || {{
+    apt-get $options update
+    apt-get $options --no-install-recommends install {packages}
+}}
+"""
+
+
+@operation()
+def packages(names: Sequence[str], before: str = "") -> Generator[StringCommand, None, None]:
+    """
+    Install Debian packages; their services are neither started nor restarted.
+
+    Args:
+        names: package names.
+        before: shell command to run first when something is missing, e.g. to write a
+            configuration that a package reads while it is installed.
+    """
+    missing = host.get_fact(MissingPackages, packages=sorted(names))
+    if missing:
+        script = before + _INSTALL.format(packages=" ".join(missing))
+        yield StringCommand("sh", _stdin=script)
