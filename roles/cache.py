@@ -47,7 +47,7 @@ class CacheAnswers(FactBase[str]):
         return (
             "python3 -c 'import socket, sys;"
             " s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 3);"
-            ' s.sendall(b"version\\r\\n"); print(s.recv(99).decode())\''
+            ' s.sendall(b"version\\r\\n"); print(s.recv(99).decode().strip())\''
             f" {address} {port} 2>&1 | tail -n 1"
         )
 

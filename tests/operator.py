@@ -104,7 +104,11 @@ class Operator:
 
     def deploy(self, *arguments: str, timeout_s: int = 900) -> Deploy:
         """Run `pyinfra INVENTORY deploy.py -y`."""
-        command = [str(_BIN / "pyinfra"), str(self.inventory), "deploy.py", "-y", "--json"]
+        return self.run_file("deploy.py", *arguments, timeout_s=timeout_s)
+
+    def run_file(self, file: str | Path, *arguments: str, timeout_s: int = 900) -> Deploy:
+        """Run pyinfra with any deploy file."""
+        command = [str(_BIN / "pyinfra"), str(self.inventory), str(file), "-y", "--json"]
         done = _run([*command, *arguments], timeout_s)
         return Deploy(done.status, done.out, done.err)
 

@@ -13,7 +13,6 @@ from rich.table import Table
 from tierstack.inventory import load_cluster
 from tierstack.lab.cli import lab
 from tierstack.model import TIERS, Cluster, Host, TierstackError
-from tierstack.model.graph import svg
 from tierstack.model.sizing import cache_memory_mb, node_maxconn, postgres_memory, web_workers
 
 _INVENTORY = click.argument("inventory", type=click.Path(path_type=Path))
@@ -69,6 +68,8 @@ def check(inventory: Path) -> None:
 )
 def graph(inventory: Path, output: Path | None) -> None:
     """Draw the tiers and flows of INVENTORY as SVG."""
+    from tierstack.model.graph import svg
+
     picture = svg(_load(inventory))
     if output is None:
         click.echo(picture)

@@ -1,0 +1,1 @@
+"""Tests of the lab: pure ones, and a story on real containers."""

@@ -1,0 +1,108 @@
+"""What hosts say is judged line by line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.model.conftest import Home
+from tierstack.model import Cluster
+from tierstack.status import Node, judge
+
+
+def answers() -> dict[str, Any]:
+    """Return what the hosts of a healthy cluster say."""
+    web = {
+        "units": {"apache2": "active"},
+        "drain": False,
+        "hold": False,
+        "web": 200,
+        "releases": {"blog": "abc"},
+        "mounts": {"blog": True},
+    }
+    servers = [
+        {"backend": "web", "server": name, "status": "UP"} for name in ("web1", "web2", "media1")
+    ]
+    primary: dict[str, Any] = {
+        "in_recovery": False,
+        "receiving": None,
+        "lag_s": None,
+        "standbys": 1,
+        "lost_slots": [],
+    }
+    standby: dict[str, Any] = {
+        "in_recovery": True,
+        "receiving": "streaming",
+        "lag_s": 0.25,
+        "standbys": 0,
+        "lost_slots": [],
+    }
+    return {
+        "lb1": {"units": {"haproxy": "active"}, "balancer": {"servers": servers}},
+        "web1": dict(web),
+        "web2": dict(web),
+        "db1": {"units": {"postgresql@15-main": "active"}, "db": primary},
+        "db2": {"units": {"postgresql@15-main": "active"}, "db": standby},
+        "cache1": {"units": {"memcached": "active"}, "cache": True},
+        "media1": {"units": {"lighttpd": "active"}, "media": 200},
+    }
+
+
+def line(cluster: Cluster, said: dict[str, Any], host: str) -> Node:
+    """Return the line of a host."""
+    return next(node for node in judge(cluster, said) if node.host == host)
+
+
+def test_healthy_cluster_is_good(home: Home) -> None:
+    """All is well: every line is good, and says who is what."""
+    nodes = judge(home.load(), answers())
+    assert [node.state for node in nodes] == [
+        "up",
+        "in rotation",
+        "in rotation",
+        "primary",
+        "standby",
+        "up",
+        "in rotation",
+    ]
+    assert all(node.good for node in nodes)
+    assert line(home.load(), answers(), "db2").serves == "0.2 s behind"
+
+
+def test_silent_host_is_bad(home: Home) -> None:
+    """A host that says nothing has its line, with the reason."""
+    said = answers() | {"cache1": "Could not connect (timed out)"}
+    assert line(home.load(), said, "cache1") == Node(
+        "cache", "cache1", "does not answer", notes="Could not connect (timed out)", good=False
+    )
+
+
+def test_drained_node_is_out_of_rotation(home: Home) -> None:
+    """A balancer that drains a node is quoted."""
+    said = answers()
+    said["lb1"]["balancer"]["servers"][0]["status"] = "NOLB"
+    assert line(home.load(), said, "web1").notes == "lb1 says NOLB"
+    assert line(home.load(), said, "lb1").notes == "not in rotation: web1"
+
+
+def test_two_primaries_are_bad(home: Home) -> None:
+    """Two hosts that both believe they are primary: both lines say so."""
+    said = answers()
+    said["db2"]["db"] = dict(said["db1"]["db"])
+    for host in ("db1", "db2"):
+        assert line(home.load(), said, host).notes == "db1 and db2 both say so"
+
+
+def test_standby_that_lost_its_place_is_named(home: Home) -> None:
+    """A slot that the primary gave up is named on the primary's line."""
+    said = answers()
+    said["db1"]["db"] |= {"standbys": 0, "lost_slots": ["tierstack_db2"]}
+    assert line(home.load(), said, "db1").notes == "too far behind to catch up: tierstack_db2"
+
+
+def test_missing_mount_is_bad(home: Home) -> None:
+    """A web node without MEDIA_ROOT serves pages, and is not well."""
+    said = answers()
+    said["web2"]["mounts"] = {"blog": False}
+    node = line(home.load(), said, "web2")
+    assert (node.state, node.good) == ("in rotation", False)
+    assert node.notes == "MEDIA_ROOT is not mounted for blog"

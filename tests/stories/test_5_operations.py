@@ -1,0 +1,118 @@
+"""Each operation of ours acts, and then does nothing; and it puts back what it should not have changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from tests.operator import Deploy, Operator, assert_nothing_changed
+
+_UNIT = """
+    [Service]
+    ExecStart=/bin/sh -c 'cat /etc/tierstack/probe.conf > /run/probe.loaded; sleep infinity'
+    ExecReload=/bin/sh -c 'cat /etc/tierstack/probe.conf > /run/probe.loaded'
+    [Install]
+    WantedBy=multi-user.target
+"""
+
+
+class Probe:
+    """A small service on one lab host that the operation `config` looks after."""
+
+    def __init__(self, operator: Operator, folder: Path) -> None:
+        self.operator = operator
+        self.file = folder / "probe.py"
+
+    def deploy(self, content: str) -> Deploy:
+        """Deploy the service with this content of its file."""
+        self.file.write_text(
+            dedent(f"""
+                from tierstack.operations.config import File, Unit, config
+                config(
+                    name="Probe serves",
+                    stamp="probe",
+                    entries=[
+                        File("/etc/systemd/system/probe.service", {dedent(_UNIT)!r}.encode(), needs="restart"),
+                        File("/etc/tierstack/probe.conf", {content!r}.encode(), mode="600"),
+                    ],
+                    check="! grep -q bad /etc/tierstack/probe.conf",
+                    units=[Unit("probe.service")],
+                )
+            """),
+            encoding="utf-8",
+        )
+        return self.operator.run_file(self.file, "--limit", "cache2")
+
+    def loaded(self) -> str:
+        """Return what the running service has loaded."""
+        return self.operator.ask("cache2", "cat /run/probe.loaded")
+
+
+@pytest.fixture(scope="module")
+def probe(operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Probe:
+    """The service, not deployed yet."""
+    return Probe(operator, tmp_path_factory.mktemp("probe"))
+
+
+def test_config_acts_then_does_nothing(probe: Probe) -> None:
+    """Files are put in place, the unit is enabled and runs; the second run changes nothing."""
+    assert probe.deploy("one").changes == ["Probe serves: cache2"]
+    assert probe.loaded() == "one"
+    assert_nothing_changed(probe.deploy("one"))
+
+
+def test_changed_file_is_reloaded(probe: Probe) -> None:
+    """A change is loaded without a restart."""
+    started = "systemctl show probe -p ActiveEnterTimestampMonotonic"
+    before = probe.operator.ask("cache2", started)
+    probe.deploy("two")
+    assert probe.loaded() == "two"
+    assert probe.operator.ask("cache2", started) == before
+
+
+def test_refused_file_leaves_the_old_one(probe: Probe) -> None:
+    """The checker says no: the old file is back, nothing was loaded, the run fails and says why."""
+    done = probe.deploy("bad")
+    assert done.status != 0
+    assert "the old configuration is back in place and still serves" in done.err
+    assert probe.operator.ask("cache2", "cat /etc/tierstack/probe.conf") == "two"
+    assert probe.loaded() == "two"
+    assert_nothing_changed(probe.deploy("two"))
+
+
+def test_run_cut_off_before_the_reload_is_made_good(probe: Probe) -> None:
+    """Files are new but not loaded, as after a run that died there: the next run loads them."""
+    probe.operator.ask(
+        "cache2",
+        'printf three > /etc/tierstack/probe.conf && sed -i \'s/"reload": "[^"]*"/"reload": "unfinished"/\''
+        " /var/lib/tierstack/probe.stamp",
+    )
+    assert probe.loaded() == "two"
+    assert probe.deploy("three").changes == ["Probe serves: cache2"]
+    assert probe.loaded() == "three"
+    assert_nothing_changed(probe.deploy("three"))
+
+
+def test_stopped_and_disabled_unit_is_brought_back(probe: Probe) -> None:
+    """Somebody has stopped and disabled the unit: the next run starts and enables it."""
+    probe.operator.ask("cache2", "systemctl disable --now probe.service")
+    probe.deploy("three")
+    assert probe.operator.ask(
+        "cache2", "systemctl is-active probe; systemctl is-enabled probe"
+    ) == ("active\nenabled")
+
+
+def test_edited_file_is_put_right(probe: Probe) -> None:
+    """Somebody has edited the file and its mode by hand: the next run puts both right."""
+    probe.operator.ask(
+        "cache2", "echo x >> /etc/tierstack/probe.conf; chmod 666 /etc/tierstack/probe.conf"
+    )
+    probe.deploy("three")
+    assert probe.operator.ask(
+        "cache2", "stat -c %a /etc/tierstack/probe.conf; cat /etc/tierstack/probe.conf"
+    ) == ("600\nthree")
+    probe.operator.ask(
+        "cache2", "systemctl disable --now probe.service; rm /etc/systemd/system/probe.service"
+    )

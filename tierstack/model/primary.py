@@ -1,0 +1,140 @@
+"""Who is the primary: decided from what the db hosts hold, never from the inventory alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tierstack.model.errors import TierstackError
+
+#: Where PostgreSQL 15's data lies on Debian 12.
+DATA_DIRECTORY = "/var/lib/postgresql/15/main"
+
+#: Prefix of the replication slots that are ours to make and to drop.
+SLOT_PREFIX = "tierstack_"
+
+_SLOT_NAME_LIMIT = 63
+
+_MOVE_ASIDE = f"systemctl stop postgresql@15-main; mv {DATA_DIRECTORY} {DATA_DIRECTORY}.old"
+
+
+class PrimaryError(TierstackError, ValueError):
+    """Who is the primary cannot be told; nothing may be touched."""
+
+
+@dataclass(frozen=True)
+class DataDirectory:
+    """
+    What a db host holds; known from files, so also when its server is down.
+
+    Args:
+        present: something lies where PostgreSQL's data belongs.
+        standby: it is set up to follow a primary (`standby.signal`).
+        system_id: the database's own number, the same on a primary and its copies; "" if unreadable.
+        timeline: grows with each promotion.
+    """
+
+    present: bool
+    standby: bool = False
+    system_id: str = ""
+    timeline: int = 0
+
+
+def decide_primary(found: Mapping[str, DataDirectory], order: Sequence[str]) -> str:
+    """
+    Return the name of the host that is the primary, or that becomes it on an empty cluster.
+
+    Args:
+        found: what each db host that could be asked holds, by host name.
+        order: all db hosts, in inventory order.
+
+    Raises:
+        PrimaryError: it cannot be told, with the way out.
+
+    Source: design, "Data is sacred": the first line only decides on an empty cluster.
+    """
+    unknown = [name for name in order if name not in found]
+    if unknown and len(order) > 1:
+        raise PrimaryError(
+            f"db: who is the primary cannot be told without {_and(unknown)}, not asked in this run;"
+            " nothing was changed. Run it without --limit, or with --limit db"
+        )
+    holders = {name: found[name] for name in order if name in found and found[name].present}
+    if not holders:
+        return order[0]
+    _refuse_unreadable(holders)
+    _refuse_strangers(holders)
+    primaries = [name for name, held in holders.items() if not held.standby]
+    if len(primaries) > 1:
+        raise PrimaryError(
+            f"{_and(primaries)} are both primaries of the same database"
+            f" ({_each(primaries, 'timeline', holders)}); nothing was changed. Find out which one"
+            " has the writes that you keep; on the other type:"
+            f" {_MOVE_ASIDE}; then deploy again, and it becomes a standby"
+        )
+    if not primaries:
+        raise PrimaryError(_no_primary(list(holders)))
+    primary = primaries[0]
+    ahead = [name for name in holders if holders[name].timeline > holders[primary].timeline]
+    if ahead:
+        raise PrimaryError(
+            f"{_and(ahead)} went further than the primary {primary}"
+            f" ({_each([*ahead, primary], 'timeline', holders)}), so it cannot follow it; nothing was"
+            " changed. Find out which one has the writes that you keep; on the other type:"
+            f" {_MOVE_ASIDE}; then deploy again"
+        )
+    return primary
+
+
+def slot_name(host_name: str) -> str:
+    """
+    Return the replication slot of a standby, unique among host names.
+
+    Source: PostgreSQL 15 manual, 27.2.6.1: small letters, digits and underscores, at most 63.
+    """
+    name = SLOT_PREFIX + host_name.replace(".", "__").replace("-", "_")
+    if len(name) > _SLOT_NAME_LIMIT or "--" in host_name:
+        digest = hashlib.sha256(host_name.encode()).hexdigest()[:8]
+        name = f"{name[: _SLOT_NAME_LIMIT - 9]}_{digest}"
+    return name
+
+
+def _refuse_unreadable(holders: Mapping[str, DataDirectory]) -> None:
+    broken = [name for name, held in holders.items() if not held.system_id]
+    if broken:
+        raise PrimaryError(
+            f"{_and(broken)}: what lies in {DATA_DIRECTORY} is no database that PostgreSQL 15 can"
+            " read; nothing was changed. Look at it, and if you do not need it, type there:"
+            f" {_MOVE_ASIDE}"
+        )
+
+
+def _refuse_strangers(holders: Mapping[str, DataDirectory]) -> None:
+    if len({held.system_id for held in holders.values()}) > 1:
+        raise PrimaryError(
+            f"{_and(list(holders))} hold different databases"
+            f" ({_each(list(holders), 'system_id', holders)}), so none can be the other's standby;"
+            " nothing was changed. Find out which one you keep; on the other type:"
+            f" {_MOVE_ASIDE}; then deploy again, and it becomes a standby"
+        )
+
+
+def _no_primary(standbys: Sequence[str]) -> str:
+    one = len(standbys) == 1
+    return (
+        f"{_and(standbys)} {'is a standby' if one else 'are standbys'},"
+        f" and {'its' if one else 'their'} primary is no db host of this inventory; nothing was"
+        " changed. Put the primary's line back; or, if it is lost for good, type on"
+        f" {standbys[0] if one else 'the one with the newest writes'}:"
+        " pg_ctlcluster 15 main promote; then deploy again"
+    )
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _each(names: Sequence[str], what: str, holders: Mapping[str, DataDirectory]) -> str:
+    words = {"timeline": "timeline", "system_id": "system identifier"}
+    return ", ".join(f"{words[what]} {getattr(holders[name], what)} on {name}" for name in names)

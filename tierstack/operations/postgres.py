@@ -1,0 +1,287 @@
+"""PostgreSQL as pyinfra lacks it: its state in one fact, its data directory, its roles and databases.
+
+Reason: pyinfra's `postgresql.*` show passwords in argument lists, paste them unescaped, always
+report a change, and know neither data directories nor standbys, slots, rights and extensions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api.command import PyinfraCommand, StringCommand
+from pyinfra.api.facts import FactBase
+from pyinfra.api.operation import operation
+
+from tierstack.model.passwords import same_password, scram_verifier
+from tierstack.model.primary import SLOT_PREFIX
+from tierstack.operations.gate import Refuse, executing
+
+_RUN = "python3 -c 'import sys; exec(sys.stdin.read())'"
+_SALT_BYTES = 16
+
+
+class DbState(FactBase[dict[str, Any]]):
+    """
+    All that is to be known of PostgreSQL on one host, in one execution; `{}` without python3.
+
+    Pass `_stdin=look(address, port, databases)`. Always there, also when the server is down:
+
+        installed    bool: PostgreSQL 15's programs are there
+        present      bool: something lies in the data directory
+        configured   bool: /etc/postgresql/15/main/postgresql.conf is there
+        standby      bool: standby.signal is there
+        system_id    str: "" if the data cannot be read
+        timeline     int, checksums bool, limits {"max_connections": int, "max_wal_senders": int}
+        running      bool: it answers on its local socket
+        accepts      bool: it answers at the cluster address
+        problem      str: why it does not answer, though it has been started
+
+    Only while it runs:
+
+        version          str, e.g. "15.13"
+        in_recovery      bool
+        pending_restart  [setting]
+        lag_bytes        int, received but not replayed; None on a primary
+        lag_s            float, age of what was replayed last; 0 if all was; None if not streaming
+        receiver         {"status": "streaming", "sender": address, "slot": name}, or None
+        standbys         [{"name", "address", "state", "sync", "lag_bytes"}] of a primary
+        slots            [{"name", "active", "wal_status", "kept_bytes"}]
+        roles            {name: {"login", "superuser", "replication", "createdb", "createrole",
+                         "salt", "iterations", "digest"}}; digest: SHA-256 of the verifier
+        databases        {name: {"owner", "encoding", "open"}}, those asked for also with
+                         "extensions" and "public_owner"; open: everybody may connect
+        available        [extension that can be created]
+    """
+
+    def command(self) -> str:
+        return _RUN
+
+    def process(self, output: list[str]) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(output[-1])
+        return found
+
+    @staticmethod
+    def default() -> dict[str, Any]:
+        return {}
+
+
+def look(address: str, port: int, databases: Sequence[str] = ()) -> str:
+    """
+    Return the standard input of `DbState`.
+
+    Args:
+        address: the host's address in the cluster, to see whether PostgreSQL answers there.
+        port: its port.
+        databases: which databases to look into.
+    """
+    return _program(
+        {"verb": "look", "address": address, "port": port, "databases": list(databases)}
+    )
+
+
+@cache
+def _agent() -> str:
+    return (Path(__file__).parent / "postgres_agent.py").read_text(encoding="utf-8")
+
+
+def _program(request: dict[str, Any]) -> str:
+    return f"{_agent()}\nmain(json.loads({json.dumps(request)!r}))\n"
+
+
+def _command(request: dict[str, Any]) -> StringCommand:
+    return StringCommand(_RUN, _stdin=_program(request))
+
+
+@dataclass(frozen=True)
+class Source:
+    """
+    Where a standby is copied from.
+
+    Args:
+        conninfo: libpq's, without password and files.
+        slot: the standby's replication slot on the primary.
+        system_id: the primary's; "" where this run makes the primary.
+        ca_certificate: PEM of the authority that has signed the primary's certificate.
+        pgpass: password file for the connection.
+    """
+
+    conninfo: str
+    slot: str
+    system_id: str
+    ca_certificate: str = field(repr=False)
+    pgpass: str = field(repr=False)
+
+
+@operation()
+def data_directory(
+    state: dict[str, Any], port: int, source: Source | None = None
+) -> Iterator[StringCommand]:
+    """
+    Make PostgreSQL's data directory where there is none; never touch one that is there.
+
+    Args:
+        state: the host's `DbState` at the start of the run.
+        port: PostgreSQL's port.
+        source: the primary to copy; without one an empty database is made.
+    """
+    if not (state["present"] and state["configured"]):
+        yield _command({"verb": "make", "port": port, "source": asdict(source) if source else None})
+
+
+@dataclass(frozen=True)
+class Role:
+    """
+    A database role that may log in.
+
+    Args:
+        name: its name.
+        password: any text without a line break.
+        replication: it may stream the whole database, and nothing else.
+    """
+
+    name: str
+    password: str = field(repr=False)
+    replication: bool = False
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database, the role that owns it, and the extensions in it."""
+
+    name: str
+    owner: str
+    extensions: tuple[str, ...] = ()
+
+
+@operation()
+def databases(
+    ask: str, roles: Sequence[Role], databases: Sequence[Database], slots: Sequence[str]
+) -> Iterator[PyinfraCommand]:
+    """
+    Have roles, databases and replication slots on the primary; what else is there stays.
+
+    Args:
+        ask: standard input of `DbState`, from `look`.
+        roles: who may log in.
+        databases: which databases there are; only their owners may connect.
+        slots: physical replication slots.
+    """
+    state = host.get_fact(DbState, _stdin=ask)
+    if not state.get("running"):
+        if executing():
+            yield Refuse(f"PostgreSQL does not answer: {state.get('problem') or 'it does not run'}")
+        else:
+            yield _command({"verb": "sql", "statements": []})
+        return
+    unknown = sorted(
+        {name for wanted in databases for name in wanted.extensions} - set(state["available"])
+    )
+    if unknown:
+        yield Refuse(
+            f"extensions: PostgreSQL on {host.name} has no {', '.join(unknown)};"
+            " install the Debian package that brings it on every db host, or correct the name"
+        )
+        return
+    statements = [
+        *((_MAINTENANCE, sql) for role in roles for sql in _role_sql(role, state["roles"])),
+        *(pair for wanted in databases for pair in _database_sql(wanted, state["databases"])),
+        *((_MAINTENANCE, sql) for sql in _slot_sql(slots, state["slots"])),
+    ]
+    if statements:
+        yield _command({"verb": "sql", "statements": statements})
+
+
+_MAINTENANCE = "postgres"
+
+
+def _role_sql(role: Role, found: dict[str, Any]) -> Iterator[str]:
+    rights = {
+        "login": True,
+        "superuser": False,
+        "createdb": False,
+        "createrole": False,
+        "replication": role.replication,
+    }
+    now = found.get(role.name)
+    name = quoted_name(role.name)
+    words = " ".join(
+        right.upper() if given else f"NO{right.upper()}" for right, given in rights.items()
+    )
+    if now is None:
+        yield f"CREATE ROLE {name} {words};"
+    elif {right: now[right] for right in rights} != rights:
+        yield f"ALTER ROLE {name} {words};"
+    if now is None or not same_password(
+        role.password, now["salt"], now["iterations"], now["digest"]
+    ):
+        yield f"ALTER ROLE {name} PASSWORD '{scram_verifier(role.password, os.urandom(_SALT_BYTES))}';"
+
+
+def _database_sql(wanted: Database, found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    now = found.get(wanted.name, {})
+    name, owner = quoted_name(wanted.name), quoted_name(wanted.owner)
+    if not now:
+        yield (
+            _MAINTENANCE,
+            f"CREATE DATABASE {name} OWNER {owner} TEMPLATE template0 ENCODING 'UTF8'"
+            " LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8';",
+        )
+    elif now["owner"] != wanted.owner:
+        yield _MAINTENANCE, f"ALTER DATABASE {name} OWNER TO {owner};"
+    if now.get("open", True):
+        yield _MAINTENANCE, f"REVOKE CONNECT, TEMPORARY ON DATABASE {name} FROM PUBLIC;"
+    # A database without the schema is the site's own doing.
+    if now.get("public_owner", "") not in (wanted.owner, None):
+        yield wanted.name, f"ALTER SCHEMA public OWNER TO {owner};"
+    for extension in wanted.extensions:
+        if extension not in now.get("extensions", ()):
+            yield wanted.name, f"CREATE EXTENSION {quoted_name(extension)};"
+
+
+def _slot_sql(wanted: Sequence[str], found: Sequence[dict[str, Any]]) -> Iterator[str]:
+    # WAL is kept from the slot's making on, so that a copy that starts later misses nothing.
+    for name in sorted(set(wanted) - {slot["name"] for slot in found}):
+        yield f"SELECT pg_create_physical_replication_slot({_text(name)}, true);"
+
+
+@operation()
+def only_slots(ask: str, slots: Sequence[str]) -> Iterator[StringCommand]:
+    """
+    Drop replication slots of ours that no standby of the inventory uses.
+
+    Args:
+        ask: standard input of `DbState`, from `look`.
+        slots: which slots stay; those not made by Tierstack stay too.
+
+    The host of such a slot may no longer log in, so its connection, if one is left, is ended.
+    """
+    state = host.get_fact(DbState, _stdin=ask)
+    gone = [
+        slot["name"]
+        for slot in state.get("slots", ())
+        if slot["name"].startswith(SLOT_PREFIX) and slot["name"] not in slots
+    ]
+    if gone:
+        sql = "".join(
+            f"SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots"
+            f" WHERE slot_name = {_text(name)} AND active;"
+            f" SELECT pg_drop_replication_slot({_text(name)});"
+            for name in gone
+        )
+        yield _command({"verb": "sql", "statements": [(_MAINTENANCE, sql)]})
+
+
+def quoted_name(name: str) -> str:
+    """Return a name as SQL and pg_hba want it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,270 @@
+"""How the live hosts are: asked all at once, judged by one pure function."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gevent
+from pyinfra.api.config import Config
+from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.facts import FactBase
+from pyinfra.api.host import Host as PyinfraHost
+from pyinfra.api.state import State
+from pyinfra.context import ctx_host, ctx_inventory, ctx_state
+from pyinfra_cli.inventory import make_inventory
+
+from tierstack.model import TIERS, Cluster, Host
+
+#: What runs on a host of each tier; `share` units are added by how MEDIA_ROOT is shared.
+_UNITS = {
+    "balancer": "haproxy",
+    "web": "apache2",
+    "db": "postgresql@15-main",
+    "cache": "memcached",
+    "media": "lighttpd",
+}
+_CONNECT_TIMEOUT_S = 5
+
+#: A standby that is further behind is worth a look.
+_LAG_LIMIT_S = 30
+
+
+@dataclass(frozen=True)
+class Node:
+    """
+    One line of the table.
+
+    Args:
+        tier: its tier.
+        host: its host.
+        state: in a word or two: "up", "primary", "out of rotation", "does not answer".
+        serves: what it does at present.
+        notes: what is wrong or worth knowing.
+        good: whether nothing is wrong.
+    """
+
+    tier: str
+    host: str
+    state: str
+    serves: str = ""
+    notes: str = ""
+    good: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the line for `--json`."""
+        return asdict(self)
+
+
+class NodeState(FactBase[dict[str, Any]]):
+    """What `look.py` says of a host; one execution."""
+
+    def command(self) -> str:
+        return "python3 -c 'import sys; exec(sys.stdin.read())'"
+
+    def process(self, output: list[str]) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(output[-1])
+        return found
+
+
+def survey(cluster: Cluster) -> list[Node]:
+    """
+    Ask every host of a cluster how it is.
+
+    Returns:
+        A line a tier and host, balancers first.
+    """
+    logging.getLogger("pyinfra").setLevel(logging.CRITICAL)  # The table tells it better.
+    state = State()
+    with ctx_state.use(state):
+        inventory = make_inventory(str(cluster.inventory))
+        with ctx_inventory.use(inventory):
+            state.init(inventory, Config(CONNECT_TIMEOUT=_CONNECT_TIMEOUT_S))
+            asked = {
+                host.name: gevent.spawn(_ask, cluster, cluster.host(host.name), host)
+                for host in inventory
+            }
+            answers = {name: greenlet.get() for name, greenlet in asked.items()}
+    return judge(cluster, answers)
+
+
+def _ask(cluster: Cluster, host: Host, connected: PyinfraHost) -> dict[str, Any] | str:
+    """Return what a host says of itself, or why it says nothing."""
+    settings = cluster.settings
+    request = {
+        "tiers": host.tiers,
+        "address": host.address,
+        "sites": [site.name for site in cluster.sites],
+        "units": [_UNITS[tier] for tier in host.tiers],
+        "web_port": settings.web.port,
+        "media_port": settings.media.port,
+        "cache_port": settings.cache.port,
+    }
+    source = (Path(__file__).parent / "operations" / "look.py").read_text(encoding="utf-8")
+    program = f"REQUEST = __import__('json').loads({json.dumps(request)!r})\n{source}"
+    with ctx_host.use(connected):
+        try:
+            connected.connect(show_errors=False, raise_exceptions=True)
+            found: dict[str, Any] | None = connected.get_fact(NodeState, _stdin=program)
+        except ConnectError as error:
+            return str(error)
+        finally:
+            with contextlib.suppress(Exception):
+                connected.disconnect()
+    return found or "cannot be asked: python3 or root rights are missing"
+
+
+# Judging
+
+
+def judge(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> list[Node]:
+    """
+    Turn what hosts said into lines.
+
+    Args:
+        cluster: what should be.
+        answers: by host name, what it said, or why it said nothing.
+    """
+    rotation = _rotation(cluster, answers)
+    nodes = []
+    for tier in TIERS:
+        for host in cluster.tier(tier):
+            said = answers[host.name]
+            if isinstance(said, str):
+                nodes.append(Node(tier, host.name, "does not answer", notes=said, good=False))
+                continue
+            unit = _UNITS[tier]
+            if said["units"][unit] not in ("active", "reloading"):
+                note = f"{unit} is {said['units'][unit]}; look: journalctl -u {unit}"
+                nodes.append(Node(tier, host.name, "down", notes=note, good=False))
+                continue
+            nodes.append(_JUDGES[tier](cluster, host, said, rotation))
+    return _with_primary_count(nodes)
+
+
+def _rotation(
+    cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]
+) -> dict[str, dict[str, str]]:
+    """Return what each balancer says of each server: host name to balancer name to status."""
+    seen: dict[str, dict[str, str]] = {}
+    for balancer in cluster.tier("balancer"):
+        said = answers[balancer.name]
+        servers = said.get("balancer", {}).get("servers", []) if isinstance(said, dict) else []
+        for server in servers:
+            seen.setdefault(server["server"], {})[balancer.name] = server["status"]
+    return seen
+
+
+def _judge_balancer(
+    cluster: Cluster, host: Host, said: dict[str, Any], rotation: dict[str, dict[str, str]]
+) -> Node:
+    if error := said["balancer"].get("error"):
+        return Node("balancer", host.name, "up", notes=f"its socket: {error}", good=False)
+    nodes = [*cluster.tier("web"), *cluster.tier("media")]
+    up = [node for node in nodes if _is_up(rotation.get(node.name, {}).get(host.name, ""))]
+    serves = f"{len(up)} of {len(nodes)} nodes in rotation"
+    missing = ", ".join(node.name for node in nodes if node not in up)
+    notes = f"not in rotation: {missing}" if missing else ""
+    return Node("balancer", host.name, "up", serves, notes, good=not missing)
+
+
+def _is_up(status: str) -> bool:
+    return status.startswith("UP") or status == "no check"
+
+
+def _in_rotation(host: Host, rotation: dict[str, dict[str, str]]) -> str:
+    """Return what is missing until all balancers send visitors, or an empty string."""
+    out = {
+        balancer: status
+        for balancer, status in rotation.get(host.name, {}).items()
+        if not _is_up(status)
+    }
+    return ", ".join(f"{balancer} says {status}" for balancer, status in sorted(out.items()))
+
+
+def _judge_web(
+    cluster: Cluster, host: Host, said: dict[str, Any], rotation: dict[str, dict[str, str]]
+) -> Node:
+    serves = ", ".join(f"{site} {release}" for site, release in said["releases"].items())
+    if said["hold"]:
+        note = "held back by /etc/tierstack/hold"
+        return Node("web", host.name, "out of rotation", serves, note, good=False)
+    if said["drain"] or said["web"] != 200:
+        note = f"its health page answers {said['web'] or 'nothing'}"
+        return Node("web", host.name, "out of rotation", serves, note, good=False)
+    if out := _in_rotation(host, rotation):
+        return Node("web", host.name, "out of rotation", serves, out, good=False)
+    lost = [site for site, mounted in said["mounts"].items() if not mounted]
+    notes = f"MEDIA_ROOT is not mounted for {', '.join(lost)}" if lost else ""
+    return Node("web", host.name, "in rotation", serves, notes, good=not lost)
+
+
+def _judge_db(
+    cluster: Cluster, host: Host, said: dict[str, Any], rotation: dict[str, dict[str, str]]
+) -> Node:
+    db = said["db"]
+    if "error" in db:
+        return Node("db", host.name, "down", notes=db["error"], good=False)
+    if db["in_recovery"]:
+        lag = float(db["lag_s"] or 0)
+        streaming = db["receiving"] == "streaming"
+        notes = "" if streaming else "does not receive from the primary"
+        if streaming and lag > _LAG_LIMIT_S:
+            notes = "far behind"
+        return Node("db", host.name, "standby", f"{lag:.1f} s behind", notes, good=not notes)
+    expected = len(cluster.tier("db")) - 1
+    serves = f"{db['standbys']} of {expected} standbys follow" if expected else ""
+    notes = ""
+    if db["standbys"] < expected:
+        notes = "a standby is missing"
+    if db["lost_slots"]:
+        notes = f"too far behind to catch up: {', '.join(db['lost_slots'])}"
+    return Node("db", host.name, "primary", serves, notes, good=not notes)
+
+
+def _judge_cache(
+    cluster: Cluster, host: Host, said: dict[str, Any], rotation: dict[str, dict[str, str]]
+) -> Node:
+    if said["cache"]:
+        return Node("cache", host.name, "up", "cached values")
+    return Node("cache", host.name, "down", notes="memcached does not answer", good=False)
+
+
+def _judge_media(
+    cluster: Cluster, host: Host, said: dict[str, Any], rotation: dict[str, dict[str, str]]
+) -> Node:
+    if said["media"] != 200:
+        note = f"its health page answers {said['media'] or 'nothing'}"
+        return Node("media", host.name, "out of rotation", notes=note, good=False)
+    out = _in_rotation(host, rotation)
+    serves = f"media and static files, {cluster.settings.media.share} share"
+    state = "out of rotation" if out else "in rotation"
+    return Node("media", host.name, state, serves, out, good=not out)
+
+
+_JUDGES = {
+    "balancer": _judge_balancer,
+    "web": _judge_web,
+    "db": _judge_db,
+    "cache": _judge_cache,
+    "media": _judge_media,
+}
+
+
+def _with_primary_count(nodes: list[Node]) -> list[Node]:
+    """Mark database lines when there is not exactly one primary."""
+    primaries = [node.host for node in nodes if node.state == "primary"]
+    if len(primaries) == 1:
+        return nodes
+    wrong = "no primary" if not primaries else f"{' and '.join(primaries)} both say so"
+    return [
+        Node(n.tier, n.host, n.state, n.serves, wrong, good=False)
+        if n.tier == "db" and n.good
+        else n
+        for n in nodes
+    ]
