@@ -11,7 +11,6 @@ demo: tools
 	@.venv/bin/pyinfra $(LAB) deploy.py -y
 	@.venv/bin/tierstack graph $(LAB) --output build/cluster.svg
 	@.venv/bin/tierstack status $(LAB)
-	@$(PY) -m tierstack.lab.address $(LAB)
 	@echo "The picture of the cluster: build/cluster.svg"
 	@echo "A web node more: add a line to $(LAB), then make demo again. All away: make clean"
 

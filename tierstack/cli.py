@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tierstack.inventory import load_cluster
 from tierstack.lab.cli import lab
-from tierstack.model import TIERS, Cluster, Host, TierstackError
+from tierstack.model import TIERS, Cluster, Host, Site, TierstackError
 from tierstack.model.sizing import cache_memory_mb, node_maxconn, postgres_memory, web_workers
 
 _INVENTORY = click.argument("inventory", type=click.Path(path_type=Path))
@@ -100,8 +100,21 @@ def status(inventory: Path, as_json: bool) -> None:
             state = f"[{color}]{node.state}[/{color}]"
             table.add_row(node.tier, node.host, state, node.serves, node.notes)
         Console().print(table)
+        for site in cluster.sites:
+            click.echo(_way_in(cluster, site))
     if not all(node.good for node in nodes):
         sys.exit(1)
+
+
+def _way_in(cluster: Cluster, site: Site) -> str:
+    """Return how to look at a site before DNS names point to it."""
+    settings = cluster.settings.balancer
+    scheme, port = ("https", settings.https_port) if settings.https else ("http", settings.http_port)
+    domain, address = site.settings.domains[0], cluster.tier("balancer")[0].address
+    return (
+        f"{site.name} is at {scheme}://{domain}/ on {address}; without DNS:"
+        f" curl -k --resolve {domain}:{port}:{address} {scheme}://{domain}/"
+    )
 
 
 def _load(inventory: Path) -> Cluster:
