@@ -49,10 +49,10 @@ gate(name="Every web node has the release", before="static files and migrations"
 if "media" in me.tiers:
     media.static_files(cluster, me)
 if "web" in me.tiers:
-    web.migrate(cluster, me)
+    web.migrate(cluster, me, secrets)
 gate(name="Static files and tables fit the release", before="serving it")
 if "web" in me.tiers:
-    web.deploy(cluster, me)
+    web.deploy(cluster, me, secrets)
 gate(name="The web tier answers", before="the balancers", answers=web.answers(cluster, me))
 
 if "balancer" in me.tiers:

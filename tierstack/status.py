@@ -12,7 +12,7 @@ from typing import Any
 
 import gevent
 from pyinfra.api.config import Config
-from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.api.facts import FactBase
 from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.state import State
@@ -113,6 +113,8 @@ def _ask(cluster: Cluster, host: Host, connected: PyinfraHost) -> dict[str, Any]
             found: dict[str, Any] | None = connected.get_fact(NodeState, _stdin=program)
         except ConnectError as error:
             return str(error)
+        except PyinfraError:  # The fact failed; its own words are on the host's standard error.
+            found = None
         finally:
             with contextlib.suppress(Exception):
                 connected.disconnect()
@@ -179,9 +181,11 @@ def _is_up(status: str) -> bool:
 
 def _in_rotation(host: Host, rotation: dict[str, dict[str, str]]) -> str:
     """Return what is missing until all balancers send visitors, or an empty string."""
+    if host.name not in rotation:
+        return "no balancer sends visitors"
     out = {
         balancer: status
-        for balancer, status in rotation.get(host.name, {}).items()
+        for balancer, status in rotation[host.name].items()
         if not _is_up(status)
     }
     return ", ".join(f"{balancer} says {status}" for balancer, status in sorted(out.items()))

@@ -68,9 +68,9 @@ def decide_primary(found: Mapping[str, DataDirectory], order: Sequence[str]) -> 
     primaries = [name for name, held in holders.items() if not held.standby]
     if len(primaries) > 1:
         raise PrimaryError(
-            f"{_and(primaries)} are both primaries of the same database"
+            f"{_and(primaries)} are {'both' if len(primaries) == 2 else 'all'} primaries of the same database"
             f" ({_each(primaries, 'timeline', holders)}); nothing was changed. Find out which one"
-            " has the writes that you keep; on the other type:"
+            f" has the writes that you keep; on the other{'s' if len(primaries) > 2 else ''} type:"
             f" {_MOVE_ASIDE}; then deploy again, and it becomes a standby"
         )
     if not primaries:
@@ -114,8 +114,8 @@ def _refuse_strangers(holders: Mapping[str, DataDirectory]) -> None:
     if len({held.system_id for held in holders.values()}) > 1:
         raise PrimaryError(
             f"{_and(list(holders))} hold different databases"
-            f" ({_each(list(holders), 'system_id', holders)}), so none can be the other's standby;"
-            " nothing was changed. Find out which one you keep; on the other type:"
+            f" ({_each(list(holders), 'system_id', holders)}), so they cannot be one cluster;"
+            " nothing was changed. Find out which one you keep; on each host with another type:"
             f" {_MOVE_ASIDE}; then deploy again, and it becomes a standby"
         )
 

@@ -126,14 +126,13 @@ def apply(request):
     for action in request["actions"]:
         error = run(action["command"])
         if error:
+            # Before the undo writes into it too.
+            error += "\n" + journal(action["unit"])
             restore(backup)
             run("systemctl daemon-reload")
             if action["undo"]:
                 run(action["undo"])
-            return fail(
-                error + "\n" + journal(action["unit"]),
-                "the old configuration is back in place",
-            )
+            return fail(error, "the old configuration is back in place")
     write_stamp(name, want)
     return 0
 
@@ -241,7 +240,9 @@ def run(command, **environment):
     )
     if done.returncode == 0:
         return ""
-    return "%s\n(exit status %d of: %s)" % (done.stdout.strip(), done.returncode, command)
+    # Of a long script the first line, which says what it is for.
+    shown = command.strip().splitlines()[0]
+    return "%s\n(exit status %d of: %s)" % (done.stdout.strip(), done.returncode, shown)
 
 
 def journal(unit):

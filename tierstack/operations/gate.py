@@ -38,8 +38,14 @@ def executing() -> bool:
 
 
 def failed_hosts() -> list[str]:
-    """Return the names of the hosts that have failed in this run, sorted."""
-    return sorted(failed.name for failed in state.failed_hosts)
+    """
+    Return the names of the hosts that have failed in this run, sorted.
+
+    pyinfra notes a failed host only when an operation has ended on all of them; the results tell
+    of it at once, which is what an operation that takes one host after the other needs.
+    """
+    failing = {host.name for host, result in state.results.items() if result.error_ops}
+    return sorted(failing | {failed.name for failed in state.failed_hosts})
 
 
 @operation()

@@ -42,6 +42,7 @@ def run(*command):
             stderr=subprocess.STDOUT,
             text=True,
             timeout=TIMEOUT_S,
+            cwd="/",  # psql complains of a directory that postgres may not enter
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return False, str(error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -53,8 +53,9 @@ class DbState(FactBase[dict[str, Any]]):
         receiver         {"status": "streaming", "sender": address, "slot": name}, or None
         standbys         [{"name", "address", "state", "sync", "lag_bytes"}] of a primary
         slots            [{"name", "active", "wal_status", "kept_bytes"}]
-        roles            {name: {"login", "superuser", "replication", "createdb", "createrole",
-                         "salt", "iterations", "digest"}}; digest: SHA-256 of the verifier
+        roles            {name: {"login", "superuser", "replication", "createdb", "createrole"}},
+                         with `passwords` also "salt", "iterations" and "digest": the SHA-256 of
+                         the verifier, "" where there is none
         databases        {name: {"owner", "encoding", "open"}}, those asked for also with
                          "extensions" and "public_owner"; open: everybody may connect
         available        [extension that can be created]
@@ -72,7 +73,7 @@ class DbState(FactBase[dict[str, Any]]):
         return {}
 
 
-def look(address: str, port: int, databases: Sequence[str] = ()) -> str:
+def look(address: str, port: int, databases: Sequence[str] = (), passwords: bool = False) -> str:
     """
     Return the standard input of `DbState`.
 
@@ -80,9 +81,16 @@ def look(address: str, port: int, databases: Sequence[str] = ()) -> str:
         address: the host's address in the cluster, to see whether PostgreSQL answers there.
         port: its port.
         databases: which databases to look into.
+        passwords: whether to say of each role what tells if its password is the right one.
     """
     return _program(
-        {"verb": "look", "address": address, "port": port, "databases": list(databases)}
+        {
+            "verb": "look",
+            "address": address,
+            "port": port,
+            "databases": list(databases),
+            "passwords": passwords,
+        }
     )
 
 
@@ -122,7 +130,7 @@ class Source:
 @operation()
 def data_directory(
     state: dict[str, Any], port: int, source: Source | None = None
-) -> Iterator[StringCommand]:
+) -> Generator[StringCommand, None, None]:
     """
     Make PostgreSQL's data directory where there is none; never touch one that is there.
 
@@ -163,12 +171,12 @@ class Database:
 @operation()
 def databases(
     ask: str, roles: Sequence[Role], databases: Sequence[Database], slots: Sequence[str]
-) -> Iterator[PyinfraCommand]:
+) -> Generator[PyinfraCommand, None, None]:
     """
     Have roles, databases and replication slots on the primary; what else is there stays.
 
     Args:
-        ask: standard input of `DbState`, from `look`.
+        ask: standard input of `DbState`, from `look` with `passwords`.
         roles: who may log in.
         databases: which databases there are; only their owners may connect.
         slots: physical replication slots.
@@ -201,7 +209,7 @@ def databases(
 _MAINTENANCE = "postgres"
 
 
-def _role_sql(role: Role, found: dict[str, Any]) -> Iterator[str]:
+def _role_sql(role: Role, found: dict[str, Any]) -> Iterable[str]:
     rights = {
         "login": True,
         "superuser": False,
@@ -224,7 +232,7 @@ def _role_sql(role: Role, found: dict[str, Any]) -> Iterator[str]:
         yield f"ALTER ROLE {name} PASSWORD '{scram_verifier(role.password, os.urandom(_SALT_BYTES))}';"
 
 
-def _database_sql(wanted: Database, found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _database_sql(wanted: Database, found: dict[str, Any]) -> Iterable[tuple[str, str]]:
     now = found.get(wanted.name, {})
     name, owner = quoted_name(wanted.name), quoted_name(wanted.owner)
     if not now:
@@ -245,37 +253,43 @@ def _database_sql(wanted: Database, found: dict[str, Any]) -> Iterator[tuple[str
             yield wanted.name, f"CREATE EXTENSION {quoted_name(extension)};"
 
 
-def _slot_sql(wanted: Sequence[str], found: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _slot_sql(wanted: Sequence[str], found: Sequence[dict[str, Any]]) -> Iterable[str]:
     # WAL is kept from the slot's making on, so that a copy that starts later misses nothing.
     for name in sorted(set(wanted) - {slot["name"] for slot in found}):
         yield f"SELECT pg_create_physical_replication_slot({_text(name)}, true);"
 
 
 @operation()
-def only_slots(ask: str, slots: Sequence[str]) -> Iterator[StringCommand]:
+def only_slots(
+    state: dict[str, Any], ask: str, slots: Sequence[str]
+) -> Generator[StringCommand, None, None]:
     """
     Drop replication slots of ours that no standby of the inventory uses.
 
     Args:
+        state: the primary's `DbState` at the start of the run; asked again if it did not run then.
         ask: standard input of `DbState`, from `look`.
         slots: which slots stay; those not made by Tierstack stay too.
 
     The host of such a slot may no longer log in, so its connection, if one is left, is ended.
     """
-    state = host.get_fact(DbState, _stdin=ask)
+    if not state["running"]:
+        state = host.get_fact(DbState, _stdin=ask)
     gone = [
         slot["name"]
         for slot in state.get("slots", ())
         if slot["name"].startswith(SLOT_PREFIX) and slot["name"] not in slots
     ]
     if gone:
-        sql = "".join(
-            f"SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots"
-            f" WHERE slot_name = {_text(name)} AND active;"
-            f" SELECT pg_drop_replication_slot({_text(name)});"
-            for name in gone
-        )
+        sql = "".join(_DROP_SLOT.format(_text(name)) for name in gone)
         yield _command({"verb": "sql", "statements": [(_MAINTENANCE, sql)]})
+
+
+_DROP_SLOT = """
+SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots
+    WHERE slot_name = {0} AND active;
+SELECT pg_drop_replication_slot({0});
+"""
 
 
 def quoted_name(name: str) -> str:

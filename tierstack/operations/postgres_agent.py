@@ -3,7 +3,8 @@
 It is sent over standard input together with one JSON object, so that no password stands in an
 argument list. It needs nothing but Debian's python3 and PostgreSQL's own programs.
 
-    {"verb": "look", "address": "10.0.0.21", "port": 5432, "databases": [...]}
+    {"verb": "look", "address": "10.0.0.21", "port": 5432, "databases": [...],
+     "passwords": false}
     {"verb": "make", "port": 5432, "source": null or {...}}
     {"verb": "sql",  "statements": [[database, sql], ...]}
 """
@@ -11,23 +12,23 @@ argument list. It needs nothing but Debian's python3 and PostgreSQL's own progra
 import fcntl
 import json
 import os
-import pwd
-import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
-BIN = "/usr/lib/postgresql/15/bin/"
-VERSION_DIRECTORY = "/var/lib/postgresql/15"
-DATA = VERSION_DIRECTORY + "/main"
-STAGE = VERSION_DIRECTORY + "/.tierstack-new"
-MARKER = STAGE + "/made-by-tierstack"
-CONFIG = "/etc/postgresql/15/main"
-POSTMASTER = DATA + "/postmaster.pid"
+BIN = Path("/usr/lib/postgresql/15/bin")
+DATA = Path("/var/lib/postgresql/15/main")
+STAGE = DATA.parent / ".tierstack-new"
+MARKER = STAGE / "made-by-tierstack"
+CONFIG = Path("/etc/postgresql/15/main")
+POSTMASTER = DATA / "postmaster.pid"
+AS_POSTGRES = ("runuser", "-u", "postgres", "--")
 
 
-class Failed(Exception):
+class AgentError(Exception):
     """Told to the user in a sentence."""
 
 
@@ -36,7 +37,7 @@ class Failed(Exception):
 # Every value comes from one snapshot. CASE keeps what a standby cannot answer from being asked.
 STATE_SQL = r"""
 SELECT json_build_object(
-  'version', current_setting('server_version'),
+  'version', split_part(current_setting('server_version'), ' ', 1),
   'in_recovery', pg_is_in_recovery(),
   'pending_restart', (SELECT coalesce(json_agg(name ORDER BY name), '[]')
     FROM pg_settings WHERE pending_restart),
@@ -84,53 +85,67 @@ SELECT json_build_object(
 def look(request):
     """Print what is here as one JSON object; its shape is told in operations/postgres.py."""
     state = {
-        "installed": os.path.exists(BIN + "postgres"),
+        "installed": (BIN / "postgres").exists(),
         "present": has_data(),
-        "configured": os.path.exists(CONFIG + "/postgresql.conf"),
-        "standby": os.path.exists(DATA + "/standby.signal"),
+        "configured": (CONFIG / "postgresql.conf").exists(),
+        "standby": (DATA / "standby.signal").exists(),
         "running": False,
         "accepts": False,
         "problem": "",
         **control(DATA),
     }
-    if state["present"] and os.path.exists(POSTMASTER):
+    if state["present"] and POSTMASTER.exists():
         try:
-            state.update(ask("postgres", STATE_SQL))
-            state["running"] = True
-        except Failed as problem:
+            state.update(ask("postgres", STATE_SQL), running=True)
+        except AgentError as problem:
             state["problem"] = str(problem)
     if state["running"]:
+        for role in state["roles"].values() if not request["passwords"] else ():
+            for key in ("salt", "iterations", "digest"):
+                del role[key]
         for name in sorted(set(request["databases"]) & set(state["databases"])):
             state["databases"][name].update(ask(name, DATABASE_SQL))
-        ready = [BIN + "pg_isready", "-q", "-t", "3", "-h", request["address"], "-p"]
-        state["accepts"] = run([*ready, str(request["port"])]).returncode == 0
+        state["accepts"] = listens(request["address"], request["port"])
     print(json.dumps(state))
 
 
 def has_data():
-    try:
-        return bool(os.listdir(DATA))
-    except (FileNotFoundError, NotADirectoryError):
-        return os.path.lexists(DATA) and not os.path.isdir(DATA)
+    """Return whether anything lies where the data belongs; an empty directory is nothing."""
+    if DATA.is_dir():
+        return any(DATA.iterdir())
+    return DATA.exists() or DATA.is_symlink()
 
 
 def control(directory):
     """Return what pg_controldata says; it reads a file, so the server may be down."""
     none = {"system_id": "", "timeline": 0, "checksums": False, "limits": {}}
-    if not os.path.exists(directory + "/PG_VERSION") or not os.path.exists(BIN + "pg_controldata"):
+    if not (directory / "PG_VERSION").exists() or not (BIN / "pg_controldata").exists():
         return none
-    done = run([BIN + "pg_controldata", "-D", directory])
+    done = run(BIN / "pg_controldata", "-D", directory)
     said = dict(line.split(":", 1) for line in done.stdout.splitlines() if ":" in line)
     if done.returncode != 0 or "Database system identifier" not in said:
         return none
     return {
         "system_id": said["Database system identifier"].strip(),
-        "timeline": int(said["Latest checkpoint's TimeLineID"]),
+        # A promotion shows in the second at once, in the first after the next checkpoint.
+        "timeline": max(
+            int(said["Latest checkpoint's TimeLineID"]),
+            int(said["Min recovery ending loc's timeline"]),
+        ),
         "checksums": said["Data page checksum version"].strip() != "0",
         "limits": {
             name: int(said[name + " setting"]) for name in ("max_connections", "max_wal_senders")
         },
     }
+
+
+def listens(address, port):
+    """Return whether a port is open. pg_isready would leave a refused login in the log each time."""
+    try:
+        socket.create_connection((address, port), timeout=3).close()
+    except OSError:
+        return False
+    return True
 
 
 # SQL
@@ -143,20 +158,16 @@ def ask(database, sql):
 def psql(database, sql):
     """Run SQL as postgres over the local socket of the server that runs, whatever its port."""
     try:
-        with open(POSTMASTER) as file:
-            lines = file.read().splitlines()
-        port, socket = lines[3], lines[4]
-    except (OSError, IndexError):
-        raise Failed("PostgreSQL does not run") from None
+        _, _, _, port, directory, *_ = POSTMASTER.read_text().splitlines()
+    except (OSError, ValueError):
+        raise AgentError("PostgreSQL does not run") from None
     # Terse: an error must not quote the statement, which may hold a password's verifier.
-    command = "psql -X -q -A -t -w -v ON_ERROR_STOP=1 -v VERBOSITY=terse".split()
-    done = run(
-        ["runuser", "-u", "postgres", "--", *command, "-h", socket, "-p", port, "-d", database],
-        input=sql,
-        env={"PGCONNECT_TIMEOUT": "5", "PGOPTIONS": "-c lock_timeout=20s"},
-    )
+    options = ["-XqAtw", "--set=ON_ERROR_STOP=1", "--set=VERBOSITY=terse"]
+    where = [f"--host={directory}", f"--port={port}", f"--dbname={database}"]
+    limits = {"PGCONNECT_TIMEOUT": "5", "PGOPTIONS": "-c lock_timeout=20s"}
+    done = run(*AS_POSTGRES, "psql", *options, *where, stdin=sql, **limits)
     if done.returncode != 0:
-        raise Failed(done.stderr.strip() or done.stdout.strip())
+        raise AgentError(said_by(done))
     return done.stdout.strip()
 
 
@@ -183,31 +194,30 @@ def make(request):
     leaves either nothing or everything. What lies in place already is never overwritten.
     """
     # A first run whose controller has died may still be at it: wait for it, then look again.
-    with open("/run/tierstack-postgresql.lock", "w") as lock:
+    with Path("/run/tierstack-postgresql.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not has_data():
             stage(request["source"])
-        if not os.path.exists(CONFIG + "/postgresql.conf"):
+        if not (CONFIG / "postgresql.conf").exists():
             configure(request["port"])
 
 
 def stage(source):
-    if os.path.lexists(STAGE):
-        if not os.path.exists(MARKER):
-            raise Failed(STAGE + " is not ours; look at it and move it away, then deploy again")
+    if STAGE.exists():
+        if any(STAGE.iterdir()) and not MARKER.exists():
+            raise AgentError(f"{STAGE} is not ours; move it away, then deploy again")
         shutil.rmtree(STAGE)
-    make_directory(VERSION_DIRECTORY, 0o755)
+    make_directory(DATA.parent, 0o755)
     make_directory(STAGE, 0o700)
     try:
-        write(MARKER, "", 0o600)
-        data = STAGE + "/data"
+        MARKER.touch()
+        data = STAGE / "data"
         if source:
             copy(source, data)
         else:
             as_postgres(
-                BIN + "initdb",
-                "-D",
-                data,
+                "initdb",
+                f"--pgdata={data}",
                 "--data-checksums",
                 "--encoding=UTF8",
                 "--locale=C.UTF-8",
@@ -216,53 +226,50 @@ def stage(source):
             )
         # Debian keeps these under /etc; what is in force must not be looked for here.
         for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
-            if os.path.exists(data + "/" + name):
-                os.unlink(data + "/" + name)
-        if os.path.isdir(DATA):
-            os.rmdir(DATA)
-        os.rename(data, DATA)
-        sync(VERSION_DIRECTORY)
+            (data / name).unlink(missing_ok=True)
+        if DATA.is_dir():
+            DATA.rmdir()
+        data.rename(DATA)
+        sync(DATA.parent)
     finally:
         shutil.rmtree(STAGE, ignore_errors=True)
 
 
 def copy(source, data):
     """Copy a primary, verify the copy and make it a standby."""
-    write(STAGE + "/ca.crt", source["ca_certificate"], 0o600)
-    write(STAGE + "/pgpass", source["pgpass"], 0o600)
-    conninfo = "%s sslrootcert=%s/ca.crt passfile=%s/pgpass" % (source["conninfo"], STAGE, STAGE)
+    authority, passwords = STAGE / "ca.crt", STAGE / "pgpass"
+    write(authority, source["ca_certificate"], 0o600)
+    write(passwords, source["pgpass"], 0o600)
+    conninfo = f"{source['conninfo']} sslrootcert={authority} passfile={passwords}"
     as_postgres(
-        BIN + "pg_basebackup",
-        "-D",
-        data,
-        "-d",
-        conninfo,
-        "-w",
-        "-X",
-        "stream",
-        "-S",
-        source["slot"],
-        "-c",
-        "fast",
+        "pg_basebackup",
+        f"--pgdata={data}",
+        f"--dbname={conninfo}",
+        f"--slot={source['slot']}",
+        "--wal-method=stream",
+        "--checkpoint=fast",
+        "--no-password",
     )
-    as_postgres(BIN + "pg_verifybackup", "-q", data)
+    as_postgres("pg_verifybackup", "-q", data)
     system_id = control(data)["system_id"]
     if source["system_id"] not in ("", system_id):
-        raise Failed(
-            "the copy has the system identifier %s, and the primary %s: another server answers"
-            " at the primary's address" % (system_id, source["system_id"])
+        raise AgentError(
+            f"the copy has the system identifier {system_id}, and the primary"
+            f" {source['system_id']}: another server answers at the primary's address"
         )
-    write(data + "/standby.signal", "", 0o600)
+    write(data / "standby.signal", "", 0o600)
 
 
 CONFIG_TEXT = """\
 # Written by Tierstack once, when it made this database; yours from then on.
 # What Tierstack sets stands in conf.d/, and wins.
-data_directory = '%s'
+data_directory = '{data}'
+hba_file = '{config}/pg_hba.conf'
+ident_file = '{config}/pg_ident.conf'
 external_pid_file = '/run/postgresql/15-main.pid'
 unix_socket_directories = '/var/run/postgresql'
 cluster_name = '15/main'
-port = %d
+port = {port}
 include_dir = 'conf.d'
 """
 
@@ -274,45 +281,41 @@ def configure(port):
     pg_createcluster does it only for a directory with initdb's own configuration in it, and one
     that was cut off half-way refuses to run again.
     """
-    make_directory("/etc/postgresql", 0o755)
-    make_directory("/etc/postgresql/15", 0o755)
-    make_directory(CONFIG, 0o755)
-    make_directory(CONFIG + "/conf.d", 0o755)
-    write(CONFIG + "/start.conf", "auto\n", 0o644)
-    write(CONFIG + "/pg_ctl.conf", "pg_ctl_options = ''\n", 0o644)
-    write(CONFIG + "/environment", "", 0o644)
-    write(CONFIG + "/pg_ident.conf", "", 0o640)
-    write(CONFIG + "/pg_hba.conf", "local all postgres peer\n", 0o640)
-    write(CONFIG + "/postgresql.conf", CONFIG_TEXT % (DATA, port), 0o644)
+    for directory in (CONFIG.parent.parent, CONFIG.parent, CONFIG, CONFIG / "conf.d"):
+        make_directory(directory, 0o755)
+    write(CONFIG / "start.conf", "auto\n", 0o644)
+    write(CONFIG / "pg_ctl.conf", "pg_ctl_options = ''\n", 0o644)
+    write(CONFIG / "environment", "", 0o644)
+    write(CONFIG / "pg_ident.conf", "", 0o640)
+    write(CONFIG / "pg_hba.conf", "local all postgres peer\n", 0o640)
+    text = CONFIG_TEXT.format(data=DATA, config=CONFIG, port=port)
+    write(CONFIG / "postgresql.conf", text, 0o644)
     # As pg_createcluster does: systemd's generator and apt's autoremove learn of the cluster.
-    run(["systemctl", "daemon-reload"])
-    run(["/usr/share/postgresql-common/pg_updateaptconfig"])
+    run("systemctl", "daemon-reload")
+    run("/usr/share/postgresql-common/pg_updateaptconfig")
 
 
 # Files and processes
 
 
 def make_directory(path, mode):
-    if not os.path.isdir(path):
-        os.mkdir(path)
-        own(path)
-        os.chmod(path, mode)
+    if not path.is_dir():
+        path.mkdir()
+        shutil.chown(path, "postgres", "postgres")
+        path.chmod(mode)
 
 
 def write(path, text, mode):
-    temporary = path + ".new"
-    with open(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
+    """Write a file of postgres's, atomically."""
+    new = path.with_name(path.name + ".new")
+    new.touch(0o600)
+    with new.open("w") as file:
         file.write(text)
-        own(temporary)
-        os.chmod(temporary, mode)
+        shutil.chown(new, "postgres", "postgres")
+        new.chmod(mode)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def own(path):
-    account = pwd.getpwnam("postgres")
-    os.chown(path, account.pw_uid, account.pw_gid)
+    new.replace(path)
 
 
 def sync(directory):
@@ -321,23 +324,25 @@ def sync(directory):
     os.close(descriptor)
 
 
-def as_postgres(*command):
-    done = run(["runuser", "-u", "postgres", "--", *command])
+def as_postgres(program, *arguments):
+    done = run(*AS_POSTGRES, BIN / program, *arguments)
     if done.returncode != 0:
-        said = re.sub(r"^pg_basebackup: ", "", done.stderr.strip() or done.stdout.strip())
-        raise Failed("%s failed: %s" % (os.path.basename(command[0]), said))
+        raise AgentError(f"{program} failed: {said_by(done)}")
 
 
-def run(command, input="", env=None):
+def said_by(done):
+    return done.stderr.strip() or done.stdout.strip()
+
+
+def run(*command, stdin="", **environment):
     return subprocess.run(
-        command,
-        input=input,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        [str(word) for word in command],
+        input=stdin,
+        capture_output=True,
         text=True,
         errors="replace",
         cwd="/",
-        env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
+        env={**os.environ, "LC_ALL": "C.UTF-8", **environment},
     )
 
 
@@ -346,6 +351,6 @@ def main(request):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         {"look": look, "make": make, "sql": sql}[request["verb"]](request)
-    except (Failed, OSError) as problem:
+    except (AgentError, OSError) as problem:
         print(problem, file=sys.stderr)
         sys.exit(1)

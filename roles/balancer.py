@@ -1,0 +1,257 @@
+"""HAProxy on the balancers: the front door of the cluster.
+
+Source: HAProxy 2.6 configuration manual; chapter, "Load balancing and redundancy".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyinfra
+from pyinfra.api.facts import FactBase
+
+from roles import media, web
+from tierstack.model import Cluster, Host, Site
+from tierstack.model.sizing import node_maxconn, tier_memory_mb
+from tierstack.operations.config import Directory, File, Unit, config, template
+from tierstack.operations.haproxy import HaproxyStat, only_nodes
+from tierstack.secrets import Secrets
+
+#: What whoever watches a balancer asks: 200 while at least one web node takes visitors.
+MONITOR_PATH = "/-/balancer-health"
+
+#: How long a download may go on after a reload, in seconds.
+_DOWNLOAD_S = 3600
+
+#: How long a visitor waits for a worker when all are busy, in seconds.
+_QUEUE_S = 20
+
+#: How much longer than a request may take HAProxy waits for its answer, in seconds.
+_GRACE_S = 5
+
+#: What a visitor's connection takes at most: two buffers on each side, TLS. In KiB.
+_CONNECTION_KB = 96
+
+_DIRECTORY = "/etc/haproxy/tierstack"
+
+#: Pages that HAProxy answers itself: status, title, text.
+_ERRORS = (
+    (502, "Something went wrong", "This page could not be fetched. Please try again in a moment."),
+    (503, "We will be right back", "The site is very busy at the moment, or is being looked after. Please try again in a few seconds."),
+    (504, "This took too long", "The page was not ready in time. Please try again in a moment."),
+)  # fmt: skip
+_RETRY_AFTER_S = 5
+
+
+def drop_removed_nodes(cluster: Cluster, host: Host) -> None:
+    """Lead visitors away from nodes that have left the inventory, until they are idle."""
+    only_nodes(
+        name="Balancer sends visitors to the inventory's nodes only",
+        nodes={tier: [node.name for node in cluster.tier(tier)] for tier in ("web", "media")},
+        patience_s=cluster.settings.web.timeout_s + _GRACE_S,
+    )
+
+
+def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
+    """Serve the sites on the front ports of every address of the host."""
+    settings = cluster.settings.balancer
+    config(
+        name=f"Balancer serves the site on port {settings.https_port if settings.https else settings.http_port}",
+        stamp="balancer",
+        entries=[
+            Directory(_DIRECTORY),
+            *_certificate(cluster, secrets),
+            *[
+                File(
+                    f"{_DIRECTORY}/{status}.html",
+                    template(
+                        "balancer/etc/haproxy/tierstack/error.html.j2",
+                        status=status,
+                        title=title,
+                        text=text,
+                    ),
+                )
+                for status, title, text in _ERRORS
+            ],
+            File("/etc/haproxy/tierstack.cfg", _configuration(cluster, host)),
+            File(
+                "/usr/local/lib/tierstack/haproxy-reload",
+                template("balancer/usr/local/lib/tierstack/haproxy-reload.j2"),
+                mode="755",
+            ),
+            File(
+                "/etc/systemd/system/haproxy.service.d/tierstack.conf",
+                template("balancer/etc/systemd/system/haproxy.service.d/tierstack.conf.j2"),
+                needs="restart",
+            ),
+        ],
+        check_staged="haproxy -c -f $STAGE/etc/haproxy/tierstack.cfg",
+        units=[Unit("haproxy.service")],
+    )
+
+
+class Ipv6(FactBase[bool]):
+    """Whether the host's kernel has IPv6: a port on `::` cannot be opened without."""
+
+    def command(self) -> str:
+        return "test -e /proc/net/if_inet6 && echo yes || echo no"
+
+    def process(self, output: list[str]) -> bool:
+        return output[-1] == "yes"
+
+
+def _certificate(cluster: Cluster, secrets: Secrets) -> list[File]:
+    """Return the certificate chain and its key in one file, as HAProxy wants it."""
+    settings = cluster.settings.balancer
+    if not settings.https:
+        return []
+    if settings.certificate is not None:
+        content = (cluster.home / Path(settings.certificate).expanduser()).read_bytes()
+    else:
+        parts = ("front.certificate", "cluster.ca_certificate", "front.key")
+        content = "".join(secrets[part] for part in parts).encode()
+    return [File(f"{_DIRECTORY}/front.pem", content, mode="600")]
+
+
+def _configuration(cluster: Cluster, host: Host) -> bytes:
+    settings = cluster.settings
+    sites = [_site(site) for site in cluster.sites]
+    media_nodes = cluster.tier("media")
+    return template(
+        "balancer/etc/haproxy/tierstack.cfg.j2",
+        download_s=_DOWNLOAD_S,
+        connections=connections(cluster, host),
+        queue_s=_QUEUE_S,
+        retry_after_s=_RETRY_AFTER_S,
+        errors=[(status, title) for status, title, _ in _ERRORS],
+        binds=binds(cluster, ipv6=pyinfra.host.get_fact(Ipv6)),
+        monitor_path=MONITOR_PATH,
+        trusted_proxies=settings.balancer.trusted_proxies,
+        sites=sites,
+        https=settings.balancer.https,
+        # A visitor's address bar shows no port where it is the scheme's own.
+        https_suffix=f":{settings.balancer.https_port}"
+        if settings.balancer.https_port != 443
+        else "",
+        health_path=web.HEALTH_PATH,
+        health_host=name_of(cluster.sites[0]),
+        routes=sites if media_nodes else [],
+        upload_mb=settings.web.upload_mb,
+        upload_bytes=settings.web.upload_mb * 1024 * 1024,
+        server_s=settings.web.timeout_s + _GRACE_S,
+        web_port=settings.web.port,
+        web_nodes=[
+            {"name": node.name, "address": node.address, "maxconn": node_maxconn(cluster, node)}
+            for node in cluster.tier("web")
+        ],
+        media_health_path=media.HEALTH_PATH,
+        media_port=settings.media.port,
+        media_retries=max(1, len(media_nodes) - 1),
+        media_nodes=media_nodes,
+    )
+
+
+def binds(cluster: Cluster, *, ipv6: bool) -> list[str]:
+    """Return where visitors are let in: every address of the host, IPv4 and IPv6."""
+    settings = cluster.settings.balancer
+    doors = [(settings.http_port, "")]
+    if settings.https:
+        doors.append((settings.https_port, " ssl crt front.pem alpn h2,http/1.1"))
+    found = []
+    for port, options in doors:
+        found.append(f"0.0.0.0:{port}{options}")
+        if ipv6:
+            found.append(f"[::]:{port} v6only{options}")
+    return found
+
+
+def connections(cluster: Cluster, host: Host) -> int:
+    """Return how many visitors' connections one balancer holds: as set, or as memory allows."""
+    fitting = tier_memory_mb(cluster, host, "balancer") * 1024 // _CONNECTION_KB
+    return max(100, min(cluster.settings.balancer.max_connections, fitting))
+
+
+def _site(site: Site) -> dict[str, Any]:
+    domains = site.settings.domains
+    return {
+        "name": site.name,
+        "acl": f"site_{site.name}",
+        "names": [domain for domain in domains if not domain.startswith("*.")],
+        # [.] rather than a backslash, which HAProxy's configuration would take for its own.
+        "patterns": [
+            f"^[^.]+{domain[1:].replace('.', '[.]')}$"
+            for domain in domains
+            if domain.startswith("*.")
+        ],
+        "paths": sorted({site.settings.media_url, site.settings.static_url}),
+    }
+
+
+def name_of(site: Site) -> str:
+    """Return a host name under which a site is to be asked."""
+    return site.settings.domains[0].replace("*.", "www.")
+
+
+class FrontPages(FactBase[dict[str, str]]):
+    """What is wrong with each site's front page, asked through this host's own front door."""
+
+    def command(self) -> str:
+        return "python3 -"
+
+    def process(self, output: list[str]) -> dict[str, str]:
+        found: dict[str, str] = json.loads(output[-1])
+        return found
+
+
+_ASK = """
+import http.client, json, ssl
+context = ssl.create_default_context()
+context.check_hostname = False
+context.verify_mode = ssl.CERT_NONE
+
+def problem(name):
+    try:
+        if tls:
+            # http.client asks for its address by TLS; HAProxy picks no certificate by name.
+            door = http.client.HTTPSConnection(address, port, timeout=20, context=context)
+        else:
+            door = http.client.HTTPConnection(address, port, timeout=20)
+        door.request("GET", "/", headers={"Host": name})
+        status = door.getresponse().status
+        return "" if status < 500 and status != 421 else "answers %d" % status
+    except (OSError, http.client.HTTPException) as error:
+        return "gets no answer: %s" % error
+
+print(json.dumps({name: problem(name) for name in names}))
+"""
+
+
+def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
+    """Return a check for the gate: None where there is nothing to ask."""
+    if "balancer" not in host.tiers:
+        return None
+    settings = cluster.settings.balancer
+    asked = {
+        "address": host.address,
+        "port": settings.https_port if settings.https else settings.http_port,
+        "tls": settings.https,
+        "names": [name_of(site) for site in cluster.sites],
+    }
+    program = "".join(f"{key} = {value!r}\n" for key, value in asked.items()) + _ASK
+
+    def check() -> str:
+        servers = pyinfra.host.get_fact(HaproxyStat)
+        if not servers:
+            return "HAProxy does not run; look: journalctl -u haproxy"
+        down = [server for server in servers if not server.up]
+        detail = "; ".join(f"{s.name} is {s.status} ({s.check or 'not checked yet'})" for s in down)
+        if not any(server.up for server in servers if server.backend == "web"):
+            return f"no web node takes visitors: {detail}"
+        pages = pyinfra.host.get_fact(FrontPages, _stdin=program) or {"HAProxy": "does not answer"}
+        wrong = [f"{name} {problem}" for name, problem in pages.items() if problem]
+        return "; ".join([*wrong, detail] if wrong and detail else wrong)
+
+    return check

@@ -1,0 +1,155 @@
+"""
+PostgreSQL on the db hosts: one primary, the others its standbys.
+
+The configuration is the same on all of them, since any may become the primary; who is the primary
+now is read from the hosts. Source: PostgreSQL 15 manual, chapters 20, 21 and 27.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyinfra
+from pyinfra.api.exceptions import PyinfraError
+
+from roles.db.configuration import REPLICATION_ROLE, configured, limits, source
+from roles.db.survey import Survey, ask, survey
+from tierstack.model import Cluster, Host, TierstackError
+from tierstack.model.passwords import check_password
+from tierstack.model.primary import slot_name
+from tierstack.operations.gate import gate
+from tierstack.operations.postgres import (
+    Database,
+    DbState,
+    Role,
+    data_directory,
+    databases,
+    only_slots,
+)
+from tierstack.secrets import Secrets
+
+__all__ = ["answers", "deploy", "drop_removed", "survey"]
+
+#: Names of roles and databases that PostgreSQL brings.
+_RESERVED = ("postgres", "template0", "template1", "public")
+
+
+def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
+    """
+    Bring a db host to its part: the primary with roles and databases, or a standby that streams.
+
+    The gates keep the hosts in step: operations of one host alone would run beside the other's.
+    """
+    roles = _roles(cluster, secrets)
+    found = survey(cluster)
+    state, is_primary = found.states[host.name], host.name == found.primary.name
+    # Limits are raised on standbys first and lowered on the primary first: a standby with less
+    # than its primary does not start (manual, 27.4.3).
+    lowers = _lowers(cluster, found)
+    standby_first = not is_primary and state["present"] and state["configured"] and not lowers
+
+    if is_primary:
+        data_directory(
+            name="Primary has its data directory", state=state, port=cluster.settings.db.port
+        )
+    if standby_first:
+        configured(cluster, host, secrets)
+    gate(name="Standbys are ready for the primary's settings", before="the primary's settings")
+    if is_primary:
+        configured(cluster, host, secrets)
+        databases(
+            name="Roles, databases and replication slots are in place",
+            ask=ask(cluster, host, passwords=True),
+            roles=roles,
+            databases=[
+                Database(site.database, site.database, tuple(site.settings.extensions))
+                for site in cluster.sites
+            ],
+            slots=_slots(cluster, host),
+        )
+    gate(
+        name="Primary lets standbys in",
+        before="the standbys",
+        answers=_limits_followed(cluster, host) if state["standby"] and lowers else None,
+    )
+    if not is_primary:
+        data_directory(
+            name="Standby is a copy of its primary",
+            state=state,
+            port=cluster.settings.db.port,
+            source=source(cluster, host, found, secrets),
+        )
+    if not is_primary and not standby_first:
+        configured(cluster, host, secrets)
+
+
+def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
+    """Return a check for the gate: None where there is nothing to ask."""
+    if "db" not in host.tiers:
+        return None
+    primary = survey(cluster).primary
+
+    def check() -> str:
+        state = pyinfra.host.get_fact(DbState, _stdin=ask(cluster, host))
+        if not state.get("running"):
+            return f"PostgreSQL does not answer: {state.get('problem') or 'it does not run'}"
+        if not state["accepts"]:
+            return f"PostgreSQL does not answer on {host.address}:{cluster.settings.db.port}"
+        if host.name == primary.name:
+            return "PostgreSQL is no longer the primary" if state["in_recovery"] else ""
+        if (state["receiver"] or {}).get("status") == "streaming":
+            return ""
+        return f"it does not stream from {primary.name}; type on it: journalctl -t postgres -n 20"
+
+    return check
+
+
+def drop_removed(cluster: Cluster, host: Host) -> None:
+    """Drop the slots of standbys that have left the inventory, so that no WAL is kept for them."""
+    found = survey(cluster)
+    if host.name == found.primary.name:
+        only_slots(
+            name="No WAL is kept for removed standbys",
+            state=found.states[host.name],
+            ask=ask(cluster, host),
+            slots=_slots(cluster, host),
+        )
+
+
+def _roles(cluster: Cluster, secrets: Secrets) -> list[Role]:
+    key_of = {REPLICATION_ROLE: "cluster.replication_password"}
+    for site in cluster.sites:
+        if site.database in key_of or site.database.startswith("pg_") or site.database in _RESERVED:
+            raise PyinfraError(
+                f'sites: the name "{site.name}" belongs to PostgreSQL; choose another'
+            )
+        key_of[site.database] = f"sites.{site.name}.database_password"
+    try:
+        for key in key_of.values():
+            check_password(key, secrets[key])
+    except TierstackError as error:
+        raise PyinfraError(f"{secrets.file.name}: {error}") from None
+    return [Role(name, secrets[key], name == REPLICATION_ROLE) for name, key in key_of.items()]
+
+
+def _slots(cluster: Cluster, primary: Host) -> list[str]:
+    return [slot_name(host.name) for host in cluster.tier("db") if host.name != primary.name]
+
+
+def _lowers(cluster: Cluster, found: Survey) -> bool:
+    now = found.states[found.primary.name]["limits"]
+    return any(now.get(name, 0) > wanted for name, wanted in limits(cluster).items())
+
+
+def _limits_followed(cluster: Cluster, host: Host) -> Callable[[], str]:
+    """Return a check that a standby has replayed its primary's lower limits."""
+
+    def check() -> str:
+        state = pyinfra.host.get_fact(DbState, _stdin=ask(cluster, host))
+        now = state["limits"]
+        late = [name for name, wanted in limits(cluster).items() if now.get(name, 0) > wanted]
+        if not late:
+            return ""
+        return f"it has not replayed its primary's lower {late[0]}; see that PostgreSQL runs on it"
+
+    return check

@@ -1,0 +1,173 @@
+"""What PostgreSQL is configured with: its files, and how a standby reaches its primary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from roles.db.survey import Survey
+from tierstack.model import Cluster, Host
+from tierstack.model.passwords import pgpass_line
+from tierstack.model.primary import slot_name
+from tierstack.model.sizing import postgres_memory
+from tierstack.operations.config import Directory, Entry, File, Unit, config, template
+from tierstack.operations.postgres import Source, quoted_name
+from tierstack.secrets import Secrets
+
+REPLICATION_ROLE = "tierstack_replication"
+
+_CONFIG = "/etc/postgresql/15/main"
+_HBA = f"{_CONFIG}/pg_hba.tierstack.conf"
+_OURS = "/etc/tierstack/postgresql"
+_UNIT = "postgresql@15-main.service"
+
+#: Base backups stream WAL beside the standbys' own connections.
+_EXTRA_SENDERS = 4
+
+
+def configured(cluster: Cluster, host: Host, secrets: Secrets) -> None:
+    """Have PostgreSQL run with its files."""
+    config(
+        name="PostgreSQL runs with its settings, access rules and certificate",
+        stamp="db",
+        entries=_files(cluster, host, secrets),
+        check=template("db/check.sh.j2", ours=_OURS, config=_CONFIG).decode(),
+        units=[Unit(_UNIT)],
+    )
+
+
+def limits(cluster: Cluster) -> dict[str, int]:
+    """Return the settings of which a standby may not have less than its primary."""
+    db = cluster.settings.db
+    return {
+        "max_connections": db.max_connections,
+        "max_wal_senders": db.max_standbys + _EXTRA_SENDERS,
+    }
+
+
+def source(cluster: Cluster, host: Host, found: Survey, secrets: Secrets) -> Source:
+    """Return where a standby is copied from."""
+    return Source(
+        conninfo=_conninfo(cluster, host, [found.primary]),
+        slot=slot_name(host.name),
+        system_id=found.states[found.primary.name]["system_id"],
+        ca_certificate=secrets["cluster.ca_certificate"],
+        pgpass=_pgpass(cluster, host, secrets),
+    )
+
+
+def _files(cluster: Cluster, host: Host, secrets: Secrets) -> list[Entry]:
+    db, memory = cluster.settings.db, postgres_memory(cluster, host)
+    others = _others(cluster, host)
+    conninfo = _conninfo(cluster, host, others)
+    if others:
+        conninfo += f" sslrootcert={_OURS}/ca.crt passfile={_OURS}/replication.pgpass"
+    return [
+        Directory(_OURS),
+        File(f"{_OURS}/ca.crt", secrets["cluster.ca_certificate"].encode()),
+        File(f"{_OURS}/server.crt", secrets[f"hosts.{host.name}.certificate"].encode()),
+        File(
+            f"{_OURS}/server.key",
+            secrets[f"hosts.{host.name}.key"].encode(),
+            mode="640",
+            group="postgres",
+        ),
+        # libpq wants it to be nobody's but the reader's.
+        File(
+            f"{_OURS}/replication.pgpass",
+            _pgpass(cluster, host, secrets).encode(),
+            mode="600",
+            owner="postgres",
+            group="postgres",
+        ),
+        File(
+            f"/etc/systemd/system/{_UNIT}.d/tierstack.conf",
+            template(f"db/etc/systemd/system/{_UNIT}.d/tierstack.conf.j2"),
+        ),
+        File(
+            _HBA,
+            template(f"db{_HBA}.j2", rules=_rules(cluster)),
+            mode="640",
+            group="postgres",
+        ),
+        File(
+            f"{_CONFIG}/conf.d/50-tierstack.conf",
+            template(
+                f"db{_CONFIG}/conf.d/50-tierstack.conf.j2",
+                address=host.address,
+                port=db.port,
+                shared_buffers_mb=memory.shared_buffers_mb,
+                hba_file=_HBA,
+                max_replication_slots=db.max_standbys,
+                **limits(cluster),
+            ),
+            needs="restart",
+        ),
+        File(
+            f"{_CONFIG}/conf.d/60-tierstack-reload.conf",
+            template(
+                f"db{_CONFIG}/conf.d/60-tierstack-reload.conf.j2",
+                directory=_OURS,
+                effective_cache_mb=memory.effective_cache_mb,
+                work_mb=memory.work_mb,
+                maintenance_mb=memory.maintenance_mb,
+                primary_conninfo=conninfo,
+                slot=slot_name(host.name),
+                slot_keep_mb=db.slot_keep_mb,
+            ),
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A line of pg_hba: who may connect to what, and from where."""
+
+    database: str
+    role: str
+    address: str
+
+
+def _rules(cluster: Cluster) -> list[Rule]:
+    """Return the access rules that the flows ask for; no two fit one connection."""
+    rules = []
+    for flow in cluster.flows:
+        if flow.target != "db" or flow.port != cluster.settings.db.port:
+            continue
+        for address in sorted(host.address for host in cluster.tier(flow.source)):
+            if flow.source == "db":
+                rules.append(Rule("replication", REPLICATION_ROLE, address))
+                continue
+            for site in cluster.sites:
+                name = quoted_name(site.database)
+                rules.append(Rule(name, name, address))
+    return rules
+
+
+def _others(cluster: Cluster, host: Host) -> list[Host]:
+    return [other for other in cluster.tier("db") if other.name != host.name]
+
+
+def _conninfo(cluster: Cluster, host: Host, servers: Sequence[Host]) -> str:
+    """
+    Return how `host` reaches whichever of `servers` is the primary, or "" when there are none.
+
+    Source: PostgreSQL 15 manual, 34.1.2: a certificate's IP address fits `host`.
+    """
+    if not servers:
+        return ""
+    addresses = ",".join(server.address for server in servers)
+    return (
+        f"host={addresses} port={cluster.settings.db.port} user={REPLICATION_ROLE}"
+        f" application_name={host.name} target_session_attrs=read-write sslmode=verify-full"
+        " gssencmode=disable connect_timeout=5"
+        " keepalives_idle=10 keepalives_interval=5 keepalives_count=3"
+    )
+
+
+def _pgpass(cluster: Cluster, host: Host, secrets: Secrets) -> str:
+    password = secrets["cluster.replication_password"]
+    return "".join(
+        pgpass_line(other.address, cluster.settings.db.port, REPLICATION_ROLE, password) + "\n"
+        for other in _others(cluster, host)
+    )

@@ -1,0 +1,185 @@
+"""lighttpd on the media hosts: uploads and static files from local disk.
+
+Source: chapter, "Use a separate media server"; lighttpd 1.4 manual, "Configuration Options".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyinfra
+from pyinfra.api.facts import FactBase
+
+from roles import share
+from tierstack.model import Cluster, Host, Site
+from tierstack.operations.config import Directory, File, Unit, config, template
+from tierstack.operations.static import static_release
+from tierstack.secrets import Secrets
+
+#: The path that balancers ask; it answers 200 under every host name.
+HEALTH_PATH = "/-/media-health"
+
+#: How long browsers may keep a static file whose name holds no hash, in seconds.
+STATIC_MAX_AGE_S = 3600
+
+#: Files that lighttpd and its connections may hold open.
+_MAX_FDS = 8192
+
+#: How long a download may go on after a reload, in seconds.
+_DOWNLOAD_S = 3600
+
+#: Uploads that a browser shows or plays but never runs, by ending. PDF is among them since browsers'
+#: own viewers do not work in a sandbox.
+_INERT = (
+    "avif", "bmp", "flac", "gif", "ico", "jpeg", "jpg", "m4a", "m4v", "mov", "mp3", "mp4", "oga",
+    "ogg", "ogv", "opus", "pdf", "png", "tif", "tiff", "txt", "wav", "webm", "webp",
+)  # fmt: skip
+
+
+def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
+    """Serve media and static files on the host's cluster address, and share MEDIA_ROOT."""
+    config(
+        name="lighttpd serves media and static files",
+        stamp="media",
+        entries=[
+            *_directories(cluster),
+            File(
+                "/etc/tierstack/lighttpd.conf",
+                template(
+                    "media/etc/tierstack/lighttpd.conf.j2",
+                    address=host.address,
+                    port=cluster.settings.media.port,
+                    max_fds=_MAX_FDS,
+                    download_s=_DOWNLOAD_S,
+                    inert=rf"(?i)\.(?:{'|'.join(_INERT)})$",
+                    sites=[_virtual_host(cluster, site) for site in cluster.sites],
+                ),
+            ),
+            File(
+                "/etc/systemd/system/lighttpd.service.d/tierstack.conf",
+                template(
+                    "media/etc/systemd/system/lighttpd.service.d/tierstack.conf.j2",
+                    max_fds=_MAX_FDS,
+                ),
+                needs="restart",
+            ),
+        ],
+        check_staged="lighttpd -tt -f $STAGE/etc/tierstack/lighttpd.conf",
+        units=[Unit("lighttpd.service")],
+    )
+    if cluster.tier("web") and host == share.exporter(cluster):
+        share.export(cluster, host, secrets)
+
+
+def static_files(cluster: Cluster, host: Host) -> None:
+    """Bring the current release's static files here, from the web host that collected them."""
+    # Imported late: the web role asks this one where its files go.
+    from roles.web import release
+
+    for site in pyinfra.host.loop(cluster.sites):
+        current = release(cluster, site)
+        static_release(
+            name=f"Static files of {site.name} are those of the release, and of earlier ones",
+            release=current.id,
+            source_host=cluster.tier("web")[0].name,
+            source=current.static,
+            target=site.static_root,
+        )
+
+
+class MediaAnswers(FactBase[str]):
+    """What is missing until lighttpd and the share answer, or an empty string."""
+
+    def command(self, address: str, port: int, path: str, share_port: int) -> str:
+        return f"python3 - {address} {port} {path} {share_port} 2>&1 | tail -n 1"
+
+    @staticmethod
+    def default() -> str:
+        return ""
+
+    def process(self, output: list[str]) -> str:
+        return output[-1] if output else ""
+
+
+_ASK = """
+import socket, sys, urllib.request
+address, port, path, share_port = sys.argv[1:]
+try:
+    urllib.request.urlopen("http://%s:%s%s" % (address, port, path), timeout=3).read()
+except OSError as error:
+    sys.exit("lighttpd does not answer on %s:%s: %s" % (address, port, error))
+try:
+    if int(share_port):
+        socket.create_connection((address, int(share_port)), 3).close()
+except OSError as error:
+    sys.exit("the share of MEDIA_ROOT does not answer on %s:%s: %s" % (address, share_port, error))
+"""
+
+
+def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
+    """Return a check for the gate: None where there is nothing to ask."""
+    if "media" not in host.tiers:
+        return None
+    shares = cluster.tier("web") and host == share.exporter(cluster)
+
+    def check() -> str:
+        return pyinfra.host.get_fact(
+            MediaAnswers,
+            address=host.address,
+            port=cluster.settings.media.port,
+            path=HEALTH_PATH,
+            share_port=share.port(cluster) if shares else 0,
+            _stdin=_ASK,
+        )
+
+    return check
+
+
+def _directories(cluster: Cluster) -> list[Directory | File]:
+    """Return what lighttpd serves from; what lies in the sites' directories is nobody's but theirs."""
+    root = "/etc/tierstack/media"
+    found: list[Directory | File] = [
+        Directory(root),
+        Directory(f"{root}/-"),
+        File(f"{root}{HEALTH_PATH}", b"ok\n"),
+        File(f"{root}/-/error.html", template("media/etc/tierstack/media/-/error.html.j2")),
+    ]
+    for site in cluster.sites:
+        found += [
+            Directory(site.home),
+            # Set-group-ID: what somebody else puts in still belongs to the site's group.
+            Directory(site.media_root, mode="2755", owner=site.account, group=site.account),
+            Directory(site.static_root),
+        ]
+    return found
+
+
+def _virtual_host(cluster: Cluster, site: Site) -> dict[str, Any]:
+    media, static = site.settings.media_url, site.settings.static_url
+    directories = {media: site.media_root, static: site.static_root}
+    return {
+        "hosts": host_pattern(site.settings.domains),
+        # The longer path first: mod_alias takes the first that fits.
+        "aliases": [
+            {"url": url, "directory": directories[url]}
+            for url in sorted(directories, key=lambda url: (-len(url), url))
+        ],
+        "media_url": media,
+        "static_url": static,
+        "media_max_age_s": cluster.settings.media.max_age_s,
+        "static_max_age_s": STATIC_MAX_AGE_S,
+        "hashed": site.settings.hashed_static,
+    }
+
+
+def host_pattern(domains: list[str]) -> str:
+    """
+    Return a regular expression for the Host headers of a site, with or without a port.
+
+    Args:
+        domains: names such as `www.example.com` or `*.example.com`, in small letters as lighttpd
+            normalises the header.
+    """
+    names = [domain.replace(".", r"\.").replace("*", "[^.:]+") for domain in domains]
+    return f"^(?:{'|'.join(names)})(?::[0-9]+)?$"

@@ -1,0 +1,120 @@
+"""The release of a site and the settings that belong to it, laid out beside what serves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+
+import pyinfra
+from gevent.lock import RLock
+
+from roles.web.settings import manage_program, settings_module, wsgi_module
+from tierstack.model import Cluster, Host, Site
+from tierstack.model.release import Release, Source, pack, release_of
+from tierstack.operations.config import Directory, Entry, File, config, template
+from tierstack.operations.release import release as release_operation
+from tierstack.secrets import Secrets
+
+PROGRAMS = "/usr/local/lib/tierstack"
+
+_sources: dict[str, Source] = {}
+_lock = RLock()
+
+
+def release(cluster: Cluster, site: Site) -> Release:
+    """Return the release of a site that this run deploys: `.id`, `.path`, `.static`."""
+    return release_of(site, _source(site))
+
+
+def _source(site: Site) -> Source:
+    with _lock:
+        if site.name not in _sources:
+            _sources[site.name] = pack(site.source)
+        return _sources[site.name]
+
+
+def _archive(site: Site) -> bytes:
+    return _source(site).archive
+
+
+def lay_out(cluster: Cluster, host: Host, secrets: Secrets) -> None:
+    """Put source, venv, static files and settings of every site in place; nothing serves them yet."""
+    config(
+        name="Settings of the sites are in place, beside those that serve",
+        stamp="web-sites",
+        entries=[
+            *_programs(cluster),
+            File("/etc/tierstack/cluster-ca.pem", secrets["cluster.ca_certificate"].encode()),
+            Directory("/etc/tierstack/sites"),
+            *(e for site in cluster.sites for e in _settings_entries(cluster, host, site, secrets)),
+        ],
+    )
+    for site in pyinfra.host.loop(cluster.sites):
+        this = release(cluster, site)
+        release_operation(
+            name=f"Release {this.id} of {site.name} is laid out and starts",
+            site=site.name,
+            account=site.account,
+            path=this.path,
+            requirements=site.settings.requirements,
+            config_path=config_path(cluster, host, site, secrets),
+            module=site.settings.settings,
+            archive=partial(_archive, site),
+        )
+
+
+def _programs(cluster: Cluster) -> Sequence[Entry]:
+    names = [site.name for site in cluster.sites]
+    manage = template("web/usr/local/bin/tierstack-manage.j2", sites=names)
+    return [
+        Directory(PROGRAMS),
+        *(
+            File(f"{PROGRAMS}/{name}", template(f"web{PROGRAMS}/{name}.j2"), mode="755")
+            for name in ("web-node", "web-release")
+        ),
+        File("/usr/local/bin/tierstack-manage", manage, mode="755"),
+    ]
+
+
+def _modules(
+    cluster: Cluster, host: Host, site: Site, secrets: Secrets, folder: str
+) -> dict[str, bytes]:
+    this = release(cluster, site)
+    return {
+        "tierstack_settings.py": settings_module(cluster, site, this, secrets),
+        "tierstack_wsgi.py": wsgi_module(cluster, host, site, this),
+        "manage": manage_program(site, this, folder),
+    }
+
+
+def config_path(cluster: Cluster, host: Host, site: Site, secrets: Secrets) -> str:
+    """
+    Return the directory of the settings that belong to this run's release.
+
+    Each state of them has a directory of its own, named by what is in it: the settings that serve
+    stay as they are until Apache is told of the new ones, and are there to go back to.
+    """
+    modules = _modules(cluster, host, site, secrets, "")
+    digest = hashlib.sha256(b"\0".join(modules.values())).hexdigest()[:8]
+    return f"{site.config}/{release(cluster, site).id}-{digest}"
+
+
+def _settings_entries(
+    cluster: Cluster, host: Host, site: Site, secrets: Secrets
+) -> Sequence[Entry]:
+    folder = config_path(cluster, host, site, secrets)
+    modules = _modules(cluster, host, site, secrets, folder)
+    return [
+        Directory(site.config, mode="750", group=site.account),
+        Directory(folder, mode="750", group=site.account),
+        *(
+            File(
+                f"{folder}/{name}",
+                content,
+                mode="750" if name == "manage" else "640",
+                group=site.account,
+            )
+            for name, content in modules.items()
+        ),
+    ]

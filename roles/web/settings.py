@@ -1,0 +1,156 @@
+"""The generated modules of a site: its settings on this cluster, its WSGI module, its manage.py."""
+
+from __future__ import annotations
+
+import shlex
+from urllib.parse import quote
+
+from roles.web.health import HEALTH_PATH
+from tierstack.model import Cluster, Host, Site
+from tierstack.model.release import Release
+from tierstack.operations.config import template
+from tierstack.secrets import Secrets
+
+CA_FILE = "/etc/tierstack/cluster-ca.pem"
+WORKERS_DIRECTORY = "/run/tierstack/workers"
+
+#: What keeps visitors away from a node, and the word that its health path says then.
+DRAINED_BY = [
+    ("/etc/tierstack/hold", "held"),
+    ("/run/tierstack/deploying", "deploying"),
+    ("/run/tierstack/drain", "draining"),
+]
+
+#: A dead cache host is skipped: found out within 0.1 s, then left alone for 15 s. pymemcache's
+#: defaults have no time-out at all.
+CACHE_OPTIONS = {
+    "connect_timeout": 0.1,
+    "timeout": 0.3,
+    "ignore_exc": True,
+    "retry_attempts": 0,
+    "dead_timeout": 15,
+    "no_delay": True,
+}
+
+
+def database_url(cluster: Cluster, site: Site, password: str) -> str:
+    """
+    Return the site's DATABASE_URL: for settings that read the engine from it.
+
+    It names one host, since few parsers understand several; the hosts that count are set after the
+    site's settings were read.
+    """
+    db = cluster.tier("db")[0]
+    account = quote(site.database, safe="")
+    address = f"{db.address}:{cluster.settings.db.port}"
+    return f"postgresql://{account}:{quote(password, safe='')}@{address}/{site.database}"
+
+
+def database_options(cluster: Cluster) -> dict[str, object]:
+    """Return libpq's options; what the site's own settings say of them wins."""
+    options: dict[str, object] = {
+        "connect_timeout": 3,
+        # A host that falls silent under a query is noticed within some 15 s, not 15 minutes.
+        "keepalives_idle": 5,
+        "keepalives_interval": 3,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15000,
+        "sslmode": "verify-ca",
+        "sslrootcert": CA_FILE,
+    }
+    if len(cluster.tier("db")) > 1:
+        options["target_session_attrs"] = "read-write"
+    return options
+
+
+def origins(cluster: Cluster, site: Site) -> list[str]:
+    """Return where forms of the site may come from, as CSRF_TRUSTED_ORIGINS has it."""
+    balancer = cluster.settings.balancer
+    scheme, port, usual = "https", balancer.https_port, 443
+    if not balancer.https:
+        scheme, port, usual = "http", balancer.http_port, 80
+    suffix = "" if port == usual else f":{port}"
+    return [f"{scheme}://{domain}{suffix}" for domain in site.settings.domains]
+
+
+def settings_module(cluster: Cluster, site: Site, release: Release, secrets: Secrets) -> bytes:
+    """Return `tierstack_settings.py`."""
+    settings = site.settings
+    password = secrets[f"sites.{site.name}.database_password"]
+    secret_key = secrets[f"sites.{site.name}.secret_key"]
+    # Django writes *.example.com as .example.com.
+    domains = [domain.removeprefix("*") for domain in settings.domains]
+    values = {
+        "from_user": settings.environment,
+        "environment": {
+            "DATABASE_URL": database_url(cluster, site, password),
+            "SECRET_KEY": secret_key,
+            "DEBUG": "0",
+            "ALLOWED_HOSTS": ",".join(domains),
+        },
+        "database": {
+            "HOST": ",".join(host.address for host in cluster.tier("db")),
+            "PORT": str(cluster.settings.db.port),
+            "NAME": site.database,
+            "USER": site.database,
+            "PASSWORD": password,
+        },
+        "database_options": database_options(cluster),
+        # The same order on all web hosts: it decides which host has which key.
+        "cache_location": [
+            f"{host.address}:{cluster.settings.cache.port}" for host in cluster.tier("cache")
+        ],
+        "cache_options": CACHE_OPTIONS,
+        "cache_prefix": site.name,
+        "secret_key": secret_key,
+        "domains": domains,
+        "origins": origins(cluster, site),
+        "hashed_static": settings.hashed_static,
+        "static_url": settings.static_url,
+        "static_root": release.static,
+        "media_url": settings.media_url,
+        "media_root": site.media_root,
+    }
+    return template(
+        "web/etc/tierstack/sites/site/tierstack_settings.py.j2",
+        name=site.name,
+        module=settings.settings,
+        requirements=settings.requirements.replace("\\", "\\\\").replace('"', '\\"'),
+        **{name: repr(value) for name, value in values.items()},
+    )
+
+
+def wsgi_module(cluster: Cluster, host: Host, site: Site, release: Release) -> bytes:
+    """Return `tierstack_wsgi.py`."""
+    values = {
+        "node": host.name,
+        "release": release.id,
+        "upload_bytes": upload_bytes(cluster),
+        "health_path": HEALTH_PATH,
+        "workers_directory": WORKERS_DIRECTORY,
+        "drained_by": DRAINED_BY,
+        "site_packages": release.site_packages,
+        "python": f"{release.venv}/bin/python",
+        "project": release.project(site),
+    }
+    return template(
+        "web/etc/tierstack/sites/site/tierstack_wsgi.py.j2",
+        **{name: repr(value) for name, value in values.items()},
+    )
+
+
+def manage_program(site: Site, release: Release, folder: str) -> bytes:
+    """Return the shell script that runs manage.py with the settings of a directory."""
+    path = [folder, release.project(site), release.source]
+    return template(
+        "web/etc/tierstack/sites/site/manage.j2",
+        home=shlex.quote(site.home),
+        python_path=shlex.quote(":".join(dict.fromkeys(path))),
+        project=shlex.quote(release.project(site)),
+        python=shlex.quote(f"{release.venv}/bin/python"),
+    )
+
+
+def upload_bytes(cluster: Cluster) -> int:
+    """Return the largest request body, in bytes."""
+    return cluster.settings.web.upload_mb * 1024 * 1024

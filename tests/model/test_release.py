@@ -1,0 +1,184 @@
+"""A release is named by what is in it: equal sources make equal releases, and nothing stray gets in."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles.web.mod_python import python_path
+from tests.model.conftest import SITES, Home
+from tierstack.model import TierstackError
+from tierstack.model import release as model
+from tierstack.model.release import pack, release_of, source_files
+from tierstack.operations.config import template
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A small project, with what a developer's directory also holds."""
+    root = tmp_path / "project"
+    for name, content in {
+        "manage.py": "#!/usr/bin/env python\n",
+        "shop/settings.py": "DEBUG = True\n",
+        "static/déjà vu.css": "a {}\n",
+        ".env": "SECRET=1\n",
+        "db.sqlite3": "data",
+        "shop/__pycache__/settings.cpython-311.pyc": "",
+        "node_modules/left-pad/index.js": "",
+        ".venv/bin/python": "",
+        "notes.pyc": "",
+        "build/out.txt": "made",
+    }.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    (root / "manage.py").chmod(0o755)
+    (root / "latest").symlink_to("shop")
+    return root
+
+
+OWN = ["build/out.txt", "latest", "manage.py", "shop/settings.py", "static/déjà vu.css"]
+
+
+def _git(root: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+    subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True)
+
+
+def test_own_files_make_the_source(project: Path) -> None:
+    """Caches, virtual environments, a developer's database and secrets stay out."""
+    assert sorted(source_files(project)) == OWN
+
+
+def test_git_says_what_belongs_to_it(project: Path) -> None:
+    """In a work tree, what git ignores stays out, and what is not committed yet is in."""
+    _git(project, "init", "-q")
+    (project / ".gitignore").write_text("build/\n", encoding="utf-8")
+    _git(project, "add", "manage.py", "shop/settings.py")
+    _git(project, "commit", "-q", "-m", "first")
+    assert sorted(source_files(project)) == [".gitignore", *OWN[1:]]
+    (project / "shop" / "settings.py").unlink()
+    assert "shop/settings.py" not in source_files(project)
+
+
+def test_project_that_git_ignores_is_a_source_too(project: Path) -> None:
+    """A directory of operations may well ignore the projects in it."""
+    _git(project.parent, "init", "-q")
+    (project.parent / ".gitignore").write_text("project/\n", encoding="utf-8")
+    assert sorted(source_files(project)) == OWN
+
+
+def test_archive_keeps_modes_and_links(project: Path) -> None:
+    """Modes and links are kept, owners and times are not."""
+    with tarfile.open(fileobj=io.BytesIO(pack(project).archive)) as archive:
+        entries = {entry.name: entry for entry in archive.getmembers()}
+    assert list(entries) == OWN
+    assert entries["manage.py"].mode == 0o755
+    assert entries["shop/settings.py"].mode == 0o644
+    assert entries["latest"].linkname == "shop"
+    assert {(entry.uid, entry.mtime) for entry in entries.values()} == {(0, 315532800)}
+
+
+def test_equal_sources_are_equal(project: Path) -> None:
+    """Touching a file changes nothing; a content, a mode or a name does."""
+    first = pack(project)
+    (project / "manage.py").touch()
+    assert pack(project) == first
+    seen = {first.digest}
+    (project / "manage.py").chmod(0o644)
+    seen.add(pack(project).digest)
+    (project / "shop" / "settings.py").write_text("DEBUG = 0\n", encoding="utf-8")
+    seen.add(pack(project).digest)
+    (project / "build" / "out.txt").rename(project / "build" / "in.txt")
+    seen.add(pack(project).digest)
+    assert len(seen) == 4
+
+
+def test_too_large_a_source_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory full of uploads is not shipped to every host."""
+    monkeypatch.setattr(model, "SOURCE_LIMIT_MB", 0)
+    with pytest.raises(TierstackError) as caught:
+        pack(project)
+    assert str(caught.value) == (
+        f"{project} holds more than 0 MiB; move uploads and data out of it, or let git ignore them"
+    )
+
+
+def test_what_decides_the_venv_names_the_release(home: Home) -> None:
+    """Another requirements file or variable makes another release of the same source."""
+    site = home.load().sites[0]
+    source = pack(site.source)
+    first = release_of(site, source)
+    assert first.path == f"/srv/blog/releases/{first.id}"
+    assert first.static == f"/srv/blog/releases/{first.id}/static"
+    assert release_of(site, source) == first
+    home.group("all", SITES.replace("domains=", 'environment={"THEME": "dark"}, domains='))
+    assert release_of(home.load().sites[0], source).id != first.id
+
+
+def test_project_may_lie_in_a_folder(home: Home) -> None:
+    """One value says where manage.py lies (heroku-buildpack-python#637)."""
+    home.project("tree", at="src")
+    home.group("all", SITES.replace('source="blog"', 'source="tree", project="src"'))
+    site = home.load().sites[0]
+    release = release_of(site, pack(site.source))
+    assert release.project(site) == f"{release.path}/src/src"
+
+
+def test_python_path_is_quoted_for_apache() -> None:
+    """The venv stands between the standard library and Debian's packages."""
+    assert python_path(['/a"b', "/src", "/src"], "/venv") == (
+        "['/a\\\"b', '/src'] + [p for p in sys.path if 'dist-packages' not in p]"
+        " + ['/venv'] + [p for p in sys.path if 'dist-packages' in p]"
+    )
+
+
+def _web_release() -> dict[str, Any]:
+    program: dict[str, Any] = {"__name__": "web_release"}
+    exec(template("web/usr/local/lib/tierstack/web-release.j2"), program)
+    return program
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        (
+            "ERROR: Could not find a version that satisfies the requirement no-such==99 (from versions: none)\n"
+            "ERROR: No matching distribution found for no-such==99",
+            "no-such==99",
+        ),
+        (
+            "ERROR: No matching distribution found for no-such>=2,<3 (from -r requirements.txt (line 2))",
+            "no-such>=2,<3",
+        ),
+        (
+            "ERROR: Invalid requirement: 'django=5' (from line 1 of requirements.txt)\n"
+            "Hint: = is not a valid operator. Did you mean == ?",
+            "django=5",
+        ),
+        (
+            "  error: subprocess-exited-with-error\n  ERROR: Failed building wheel for mysqlclient\n"
+            "Failed to build mysqlclient",
+            "mysqlclient",
+        ),
+        (
+            "ERROR: Cannot install django==4.2 and django==5.2 because these package versions have"
+            " conflicting dependencies.",
+            "django==4.2 and django==5.2",
+        ),
+        (
+            "ERROR: Hashes are required in --require-hashes mode, but they are missing from some"
+            " requirements here.\n    django==5.2 --hash=sha256:aaaa\n",
+            "django==5.2",
+        ),
+        ("something that pip has never said", ""),
+    ],
+)
+def test_failing_requirement_is_named(said: str, named: str) -> None:
+    """Of pip's words, the requirement that it stumbles over is named."""
+    assert _web_release()["failing_requirement"](said) == named

@@ -1,0 +1,279 @@
+"""The generated settings merge what the cluster decides into what the site says."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from roles.web.settings import settings_module, wsgi_module
+from tests.model.conftest import HOSTS, SITES, Home
+from tierstack.model.release import Release
+from tierstack.secrets import Secrets
+
+#: Signs that have broken other tools (docker-mailman#769).
+PASSWORD = "p%40a's$\"@:/\\#é"
+
+OWN: dict[str, Any] = {
+    "SECRET_KEY": "from the repository",
+    "DEBUG": True,
+    "ALLOWED_HOSTS": ["localhost"],
+    "DATABASES": {
+        "default": {
+            "ENGINE": "django.db.backends.postgresql",
+            "CONN_MAX_AGE": 60,
+            "HOST": "localhost",
+            "OPTIONS": {"application_name": "blog", "connect_timeout": 9},
+        },
+        "archive": {"ENGINE": "django.db.backends.postgresql", "HOST": "elsewhere"},
+    },
+    "CACHES": {
+        "default": {
+            "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+            "TIMEOUT": 30,
+            "KEY_PREFIX": "v2",
+            "OPTIONS": {"MAX_ENTRIES": 9},
+        },
+        "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    },
+    "LANGUAGE_CODE": "de",
+}
+RELEASE = Release("0123456789ab", "/srv/blog/releases/0123456789ab")
+HASHED = "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
+
+
+class Started(dict[str, Any]):
+    """The settings that a site has, and the environment that its own settings saw."""
+
+    environment: dict[str, str]
+
+
+@pytest.fixture
+def start(home: Home, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that starts the site `blog` with its own settings changed."""
+
+    def started(django: tuple[int, int] = (5, 2), pymemcache: bool = True, **own: Any) -> Started:
+        seen: dict[str, str] = {}
+        module = _Module("blog.settings", {**OWN, **own}, seen)
+        fake_django = types.ModuleType("django")
+        fake_django.VERSION = django  # type: ignore[attr-defined]
+        exceptions = types.ModuleType("django.core.exceptions")
+        exceptions.ImproperlyConfigured = ValueError  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "blog", types.ModuleType("blog"))
+        monkeypatch.setitem(sys.modules, "blog.settings", module)
+        monkeypatch.setitem(sys.modules, "django", fake_django)
+        monkeypatch.setitem(sys.modules, "django.core", types.ModuleType("django.core"))
+        monkeypatch.setitem(sys.modules, "django.core.exceptions", exceptions)
+        monkeypatch.setattr(
+            "importlib.util.find_spec", lambda name: object() if pymemcache else None
+        )
+        monkeypatch.setattr(os, "environ", dict(os.environ))
+        cluster = home.load()
+        settings: dict[str, Any] = {"__name__": "tierstack_settings"}
+        exec(settings_module(cluster, cluster.sites[0], RELEASE, _secrets()), settings)
+        result = Started({k: v for k, v in settings.items() if k.isupper()})
+        result.environment = seen
+        return result
+
+    return started
+
+
+class _Module(types.ModuleType):
+    """A settings module that notes the environment as it is imported."""
+
+    def __init__(self, name: str, values: dict[str, Any], seen: dict[str, str]) -> None:
+        super().__init__(name)
+        self.__dict__.update(values)
+        self._seen = seen
+
+    @property
+    def __all__(self) -> list[str]:
+        self._seen.update(os.environ)
+        return [name for name in self.__dict__ if name.isupper()]
+
+
+def _secrets() -> Secrets:
+    return Secrets(
+        Path("prod.secrets.toml"),
+        {"sites.blog.database_password": PASSWORD, "sites.blog.secret_key": "generated"},
+    )
+
+
+def test_database_is_merged(start: Any) -> None:
+    """Host, port, name, account and password are the cluster's; the rest is the site's."""
+    found = start()["DATABASES"]
+    assert found["archive"] == OWN["DATABASES"]["archive"]
+    assert found["default"] == {
+        "ENGINE": "django.db.backends.postgresql",
+        "CONN_MAX_AGE": 60,
+        "HOST": "10.0.0.21,10.0.0.22",
+        "PORT": "5432",
+        "NAME": "blog",
+        "USER": "blog",
+        "PASSWORD": PASSWORD,
+        "OPTIONS": {
+            "application_name": "blog",
+            "connect_timeout": 9,
+            "keepalives_count": 3,
+            "keepalives_idle": 5,
+            "keepalives_interval": 3,
+            "sslmode": "verify-ca",
+            "sslrootcert": "/etc/tierstack/cluster-ca.pem",
+            "target_session_attrs": "read-write",
+            "tcp_user_timeout": 15000,
+        },
+    }
+
+
+def test_single_database_host_is_not_asked_whether_it_is_primary(home: Home, start: Any) -> None:
+    """One host needs no choice."""
+    line = '("db2", {"address": "10.0.0.22", "memory_mb": 2048}),'
+    assert line in HOSTS
+    home.inventory(HOSTS.replace(line, ""))
+    found = start()["DATABASES"]["default"]
+    assert found["HOST"] == "10.0.0.21"
+    assert "target_session_attrs" not in found["OPTIONS"]
+
+
+def test_environment_is_there_before_the_site_reads_it(home: Home, start: Any) -> None:
+    """DATABASE_URL carries any password, and the user's own variables win."""
+    extra = 'environment={"THEME": "dark", "ALLOWED_HOSTS": "x"}, domains='
+    home.group("all", SITES.replace("domains=", extra))
+    seen = start().environment
+    url = urlsplit(seen["DATABASE_URL"])
+    assert (url.scheme, url.username, url.hostname, url.port, url.path) == (
+        "postgresql",
+        "blog",
+        "10.0.0.21",
+        5432,
+        "/blog",
+    )
+    assert unquote(url.password or "") == PASSWORD
+    assert (seen["THEME"], seen["ALLOWED_HOSTS"], seen["DEBUG"]) == ("dark", "x", "0")
+    assert seen["DJANGO_SETTINGS_MODULE"] == "tierstack_settings"
+
+
+def test_other_engine_is_refused(start: Any) -> None:
+    """A site that would go on with SQLite is told what to write."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 -- stands for Django's ImproperlyConfigured
+        start(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3"}})
+    assert str(caught.value) == (
+        "blog.settings: DATABASES['default'] has the engine 'django.db.backends.sqlite3' here, and"
+        " the cluster's database is PostgreSQL; let it follow os.environ['DATABASE_URL'], or write"
+        " 'ENGINE': 'django.db.backends.postgresql'"
+    )
+
+
+def test_missing_client_of_memcached_is_named(start: Any) -> None:
+    """A site without pymemcache is told where to write it."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 -- as above
+        start(pymemcache=False)
+    assert str(caught.value) == (
+        "requirements.txt: pymemcache is missing, and the cluster's cache is memcached;"
+        " write pymemcache>=3.5 there"
+    )
+
+
+def test_cache_is_merged(start: Any) -> None:
+    """Backend and hosts are the cluster's; prefix, time-out and other aliases are the site's."""
+    found = start()["CACHES"]
+    assert found["local"] == OWN["CACHES"]["local"]
+    assert found["default"] == {
+        "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+        "LOCATION": ["10.0.0.31:11211"],
+        "KEY_PREFIX": "blog:v2",
+        "TIMEOUT": 30,
+        "OPTIONS": {
+            "connect_timeout": 0.1,
+            "timeout": 0.3,
+            "ignore_exc": True,
+            "retry_attempts": 0,
+            "dead_timeout": 15,
+            "no_delay": True,
+        },
+    }
+
+
+def test_cache_options_of_the_site_win(start: Any) -> None:
+    """A site that uses memcached already keeps its options."""
+    backend = "django.core.cache.backends.memcached.PyMemcacheCache"
+    own = {"default": {"BACKEND": backend, "OPTIONS": {"timeout": 1, "max_pool_size": 4}}}
+    options = start(CACHES=own)["CACHES"]["default"]["OPTIONS"]
+    assert (options["timeout"], options["max_pool_size"], options["dead_timeout"]) == (1, 4, 15)
+
+
+def test_every_web_host_has_the_same_settings(home: Home) -> None:
+    """The order of cache hosts decides which host has which key, so it is the same everywhere."""
+    more = HOSTS.replace("cache = [", 'cache = [("cache9", {"address": "10.0.0.9"}), ').replace(
+        '"10.0.0.9"', '"10.0.0.9", "memory_mb": 512'
+    )
+    home.inventory(more)
+    cluster = home.load()
+    text = settings_module(cluster, cluster.sites[0], RELEASE, _secrets()).decode()
+    assert "['10.0.0.9:11211', '10.0.0.31:11211']" in text
+
+
+@pytest.mark.parametrize(
+    ("environment", "own", "expected"),
+    [
+        ("{}", "from the repository", "generated"),
+        ("{}", "", "generated"),
+        ('{"DJANGO_KEY": "the user\'s"}', "the user's", "the user's"),
+        ('{"DJANGO_KEY": "the user\'s"}', "from the repository", "generated"),
+    ],
+)
+def test_secret_key(home: Home, start: Any, environment: str, own: str, expected: str) -> None:
+    """A key from the user's environment stays; one that lies in a repository does not."""
+    home.group("all", SITES.replace("domains=", f"environment={environment}, domains="))
+    assert start(SECRET_KEY=own)["SECRET_KEY"] == expected
+
+
+def test_hosts_and_origins(home: Home, start: Any) -> None:
+    """The domains are allowed, over https, and the site's own hosts stay."""
+    home.group("all", SITES.replace('"www.example.com"', '"*.example.com", "example.org"'))
+    found = start()
+    assert found["ALLOWED_HOSTS"] == ["localhost", ".example.com", "example.org"]
+    assert found["CSRF_TRUSTED_ORIGINS"] == ["https://*.example.com", "https://example.org"]
+    assert found["SECURE_PROXY_SSL_HEADER"] == ("HTTP_X_FORWARDED_PROTO", "https")
+    assert found["DEBUG"] is False
+    assert found["LANGUAGE_CODE"] == "de"
+
+
+def test_origins_name_an_unusual_port(home: Home, start: Any) -> None:
+    """Browsers send the port in Origin when it is not the scheme's own."""
+    home.group("balancer", "https = False\nhttp_port = 8000")
+    assert start()["CSRF_TRUSTED_ORIGINS"] == ["http://www.example.com:8000"]
+
+
+def test_files(start: Any) -> None:
+    """Uploads and static files lie where the media tier has them."""
+    found = start()
+    assert (found["MEDIA_ROOT"], found["MEDIA_URL"]) == ("/srv/blog/media", "/media/")
+    assert (found["STATIC_ROOT"], found["STATIC_URL"]) == (RELEASE.static, "/static/")
+
+
+def test_static_names_are_hashed(home: Home, start: Any) -> None:
+    """By default, in the place of Django's plain storage only; off where the site says so."""
+    assert start()["STORAGES"]["staticfiles"]["BACKEND"] == HASHED
+    own = {"default": {"BACKEND": "s3"}, "staticfiles": {"BACKEND": "whitenoise"}}
+    assert start(STORAGES=own)["STORAGES"] == own
+    old = start(django=(4, 1))
+    assert old["STATICFILES_STORAGE"] == HASHED
+    assert "STORAGES" not in old
+    home.group("all", SITES.replace("domains=", "hashed_static=False, domains="))
+    assert "STORAGES" not in start()
+
+
+def test_modules_are_python(home: Home) -> None:
+    """What is generated compiles, whatever the values."""
+    cluster = home.load()
+    site = cluster.sites[0]
+    compile(
+        wsgi_module(cluster, cluster.tier("web")[0], site, RELEASE), "tierstack_wsgi.py", "exec"
+    )
+    compile(settings_module(cluster, site, RELEASE, _secrets()), "tierstack_settings.py", "exec")

@@ -1,0 +1,232 @@
+"""What the two ends of MEDIA_ROOT's share get, rendered without a host."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles import media, share
+from tests.model.conftest import HOSTS, Home
+from tierstack.model import Cluster
+from tierstack.operations.config import Absent, Entry, File, Link
+from tierstack.secrets import Secrets, load_secrets, ssh_public_key
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the role would have `config` do."""
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(share, "config", lambda **arguments: calls.append(arguments))
+    return calls
+
+
+def _cluster(home: Home, kind: str) -> tuple[Cluster, Secrets]:
+    home.group("media", f"share = {kind!r}")
+    cluster = home.load()
+    return cluster, load_secrets(cluster)
+
+
+def _two_sites(cluster: Cluster) -> Cluster:
+    first = cluster.sites[0]
+    settings = first.settings.model_copy(update={"name": "my-shop"})
+    return replace(cluster, sites=(first, replace(first, settings=settings, uid=first.uid + 1)))
+
+
+def _text(entries: list[Entry], path: str) -> str:
+    """Return a file's lines without comments."""
+    found = next(entry for entry in entries if entry.path == path)
+    assert isinstance(found, File)
+    lines = found.content.decode().splitlines()
+    return "\n".join(line for line in lines if line and not line.lstrip().startswith("#"))
+
+
+def test_nfs_exports_to_the_web_hosts_alone(home: Home, asked: list[dict[str, Any]]) -> None:
+    """Each web host may write, as the site's account whoever it is there, and nobody else may."""
+    cluster, secrets = _cluster(home, "nfs")
+    share.export(_two_sites(cluster), cluster.host("media1"), secrets)
+    options = "(rw,sync,no_subtree_check,sec=sys,all_squash,anonuid={0},anongid={0},fsid={0})"
+    expected = [
+        f"/srv/{name}/media 10.0.0.11{options.format(uid)} 10.0.0.12{options.format(uid)}"
+        for name, uid in (("blog", 5800), ("my-shop", 5801))
+    ]
+    entries = asked[0]["entries"]
+    assert _text(entries, "/etc/exports.d/tierstack.exports").splitlines() == expected
+    assert asked[0]["units"][0].reload == "exportfs -ra"
+
+
+def test_nfs_server_speaks_version_4_on_the_cluster_address(
+    home: Home, asked: list[dict[str, Any]]
+) -> None:
+    """One port, one address, and neither rpcbind nor statd at the next boot."""
+    cluster, secrets = _cluster(home, "nfs")
+    share.export(cluster, cluster.host("media1"), secrets)
+    entries = asked[0]["entries"]
+    settings = _text(entries, "/etc/nfs.conf.d/tierstack.conf").splitlines()
+    assert settings[0] == "[nfsd]"
+    assert {"host=10.0.0.41", "udp=n", "vers3=n", "vers4.2=y"} <= set(settings)
+    masked = [entry.path for entry in entries if isinstance(entry, Link)]
+    assert masked == [
+        "/etc/systemd/system/rpcbind.service",
+        "/etc/systemd/system/rpcbind.socket",
+        "/etc/systemd/system/rpc-statd.service",
+    ]
+
+
+def test_nfs_mount_fails_instead_of_waiting(home: Home, asked: list[dict[str, Any]]) -> None:
+    """A dead server is an error within seconds, and never the end of the automount."""
+    cluster, secrets = _cluster(home, "nfs")
+    share.mount(_two_sites(cluster), cluster.host("web1"), secrets)
+    entries = asked[0]["entries"]
+    mount = _text(entries, r"/etc/systemd/system/srv-my\x2dshop-media.mount").splitlines()
+    assert mount == [
+        "[Unit]",
+        "Description=MEDIA_ROOT of my-shop, from 10.0.0.41 over NFS",
+        "StartLimitIntervalSec=0",
+        "[Mount]",
+        "What=10.0.0.41:/srv/my-shop/media",
+        "Where=/srv/my-shop/media",
+        "Type=nfs",
+        "Options=vers=4.2,softerr,timeo=10,retrans=2,sync,nosuid,nodev,noexec,_netdev",
+        "TimeoutSec=5s",
+        "DirectoryMode=0555",
+        "ForceUnmount=yes",
+        "LazyUnmount=yes",
+    ]
+    automount = _text(entries, "/etc/systemd/system/srv-blog-media.automount").splitlines()
+    assert "Where=/srv/blog/media" in automount
+    assert [unit.name for unit in asked[0]["units"]] == [
+        "srv-blog-media.automount",
+        r"srv-my\x2dshop-media.automount",
+    ]
+
+
+def test_sshfs_server_shows_media_and_nothing_else(home: Home, asked: list[dict[str, Any]]) -> None:
+    """It listens on the cluster address, for the sites' accounts, with the web hosts' key."""
+    cluster, secrets = _cluster(home, "sshfs")
+    share.export(_two_sites(cluster), cluster.host("media1"), secrets)
+    entries = asked[0]["entries"]
+    settings = _text(entries, "/etc/tierstack/share_sshd_config").splitlines()
+    assert settings[:3] == ["AddressFamily inet", "ListenAddress 10.0.0.41", "Port 2222"]
+    assert {
+        "AllowUsers blog my-shop",
+        "PermitRootLogin no",
+        "PasswordAuthentication no",
+        "DisableForwarding yes",
+        "ForceCommand internal-sftp -u 0022",
+    } <= set(settings)
+    assert settings[-2:] == ["Match User my-shop", "    ChrootDirectory /srv/my-shop"]
+    public = ssh_public_key(secrets["share.client_key"])
+    keys = _text(entries, "/etc/tierstack/share_authorized_keys")
+    assert keys == f'restrict,from="10.0.0.11,10.0.0.12" {public}'
+    assert "/etc/ssh/sshd_config" not in [entry.path for entry in entries]
+
+
+def test_sshfs_service_for_each_site(home: Home, asked: list[dict[str, Any]]) -> None:
+    """Each site has a mount of its own, on the server whose key is known beforehand."""
+    cluster, secrets = _cluster(home, "sshfs")
+    share.mount(_two_sites(cluster), cluster.host("web2"), secrets)
+    entries = asked[0]["entries"]
+    assert [unit.name for unit in asked[0]["units"]] == [
+        "tierstack-media-blog.service",
+        "tierstack-media-my-shop.service",
+    ]
+    public = ssh_public_key(secrets["share.media1_host_key"])
+    known = _text(entries, "/etc/tierstack/share_known_hosts")
+    assert known == f"[10.0.0.41]:2222 {public}"
+    service = _text(entries, "/etc/systemd/system/tierstack-media-my-shop.service")
+    for option in ("nosuid", "nodev", "noexec", "default_permissions", "allow_other"):
+        assert option in service
+    assert "reconnect" not in service
+
+
+def test_private_keys_are_for_root_alone(home: Home, asked: list[dict[str, Any]]) -> None:
+    """The two private keys lie in files of mode 600, and in no other file."""
+    cluster, secrets = _cluster(home, "sshfs")
+    share.export(cluster, cluster.host("media1"), secrets)
+    share.mount(cluster, cluster.host("web1"), secrets)
+    entries = [entry for call in asked for entry in call["entries"]]
+    private = [e for e in entries if isinstance(e, File) and b"PRIVATE KEY" in e.content]
+    assert [(entry.path, entry.mode) for entry in private] == [
+        ("/etc/tierstack/share_host_key", "600"),
+        ("/etc/tierstack/share_client_key", "600"),
+    ]
+
+
+def test_the_other_kind_of_share_goes(home: Home, asked: list[dict[str, Any]]) -> None:
+    """Who changes `media.share` does not keep the mount of before over the new one."""
+    cluster, secrets = _cluster(home, "nfs")
+    share.mount(cluster, cluster.host("web1"), secrets)
+    gone = [entry.path for entry in asked[0]["entries"] if isinstance(entry, Absent)]
+    assert gone == [
+        "/etc/systemd/system/multi-user.target.wants/tierstack-media-blog.service",
+        "/etc/systemd/system/tierstack-media-blog.service",
+    ]
+    assert "tierstack-media-blog.service" in asked[0]["then"]
+
+
+def test_exporter_mounts_nothing(home: Home, asked: list[dict[str, Any]]) -> None:
+    """A host that is web and media host has MEDIA_ROOT on its own disk."""
+    more = 'web += [("media1", {"address": "10.0.0.41", "memory_mb": 512})]'
+    home.inventory(HOSTS, more)
+    cluster, secrets = _cluster(home, "sshfs")
+    assert "web" in cluster.host("media1").tiers
+    share.mount(cluster, cluster.host("media1"), secrets)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/srv/blog/media", "srv-blog-media"),
+        ("/srv/my-site/media", r"srv-my\x2dsite-media"),
+        ("/srv/a.b_c:d/media", "srv-a.b_c:d-media"),
+        ("/.x/é", r"\x2ex-\xc3\xa9"),
+    ],
+)
+def test_unit_name_is_systemds(path: str, name: str) -> None:
+    """The names are those of `systemd-escape --path`."""
+    assert share.unit_name(path) == name
+
+
+def test_mount_hides_no_files(home: Home, tmp_path: Path) -> None:
+    """Uploads that lie on a web host's own disk stop the deploy before the share covers them."""
+    cluster = home.load()
+    server = cluster.host("media1")
+    site = cluster.sites[0]
+    own = tmp_path / "media"
+
+    def check() -> str:
+        command = share._nothing_hidden(site, server).replace(site.media_root, str(own))
+        return subprocess.run(["sh", "-c", command], capture_output=True, text=True).stdout
+
+    assert check() == ""
+    own.mkdir()
+    assert check() == ""
+    (own / "photo.jpg").touch()
+    assert check() == (
+        f"{own} holds files of this host alone, which the share would hide;"
+        f" move them to {own} on media1 and leave {own} here empty\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "fits"),
+    [
+        ("www.example.com", True),
+        ("www.example.com:8443", True),
+        ("wwwxexample.com", False),
+        ("www.example.com.evil.net", False),
+        ("a.shop.example", True),
+        ("a.b.shop.example", False),
+        ("shop.example", False),
+    ],
+)
+def test_host_header_chooses_the_site(header: str, fits: bool) -> None:
+    """A site's files are found under its own names, with any port, and under no other name."""
+    pattern = media.host_pattern(["www.example.com", "*.shop.example"])
+    assert bool(re.search(pattern, header)) is fits

@@ -1,0 +1,133 @@
+"""A release on a host: laid out and checked beside what serves, then put in its place.
+
+Reason: pyinfra has neither a transfer of a directory that is complete or absent, nor a change that
+takes one host after the other and stops at the first that fails.
+"""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api.command import PyinfraCommand, StringCommand
+from pyinfra.api.facts import FactBase
+from pyinfra.api.operation import operation
+
+from tierstack.operations.config import Entry, Unit, config
+from tierstack.operations.gate import Refuse, failed_hosts
+
+_PROGRAM = "/usr/local/lib/tierstack/web-release"
+_LINE = 7200
+
+#: Hosts that a roll has left out: pyinfra counts them as failed, and they are not the reason.
+_left_out: set[str] = set()
+
+
+class MissingMarkers(FactBase[list[str]]):
+    """Those of the given files that are not there: each marks a step that has ended."""
+
+    def command(self, paths: list[str]) -> str:
+        names = " ".join(shlex.quote(path) for path in paths)
+        return f"for p in {names}; do test -e $p || echo $p; done"
+
+    @staticmethod
+    def default() -> list[str]:
+        return []
+
+    def process(self, output: list[str]) -> list[str]:
+        return [line for line in output if line]
+
+
+@operation()
+def release(
+    site: str,
+    account: str,
+    path: str,
+    requirements: str,
+    config_path: str,
+    module: str,
+    archive: Callable[[], bytes],
+) -> Generator[StringCommand, None, None]:
+    """
+    Lay out a release and see that the site starts in it; what serves is not touched.
+
+    Args:
+        site: the site's name.
+        account: the account that its code and pip run as.
+        path: the release's directory.
+        requirements: pip's file, relative to the source.
+        config_path: directory of the generated settings that belong to it.
+        module: the site's own settings module, for messages.
+        archive: returns the source as tar.gz.
+    """
+    built, checked = f"{path}/.built", f"{config_path}/.checked"
+    missing = host.get_fact(MissingMarkers, paths=[built, checked])
+    who = (host.name, site, account, path)
+    if built in missing:
+        text = base64.b64encode(archive()).decode()
+        lines = [text[start : start + _LINE] for start in range(0, len(text), _LINE)]
+        yield StringCommand(shlex.join([_PROGRAM, "build", *who, requirements]), _stdin=lines)
+    if missing:
+        yield StringCommand(shlex.join([_PROGRAM, "check", *who, config_path, module]))
+
+
+@operation()
+def rolled_config(
+    state: str, entries: Sequence[Entry], units: Sequence[Unit], **arguments: Any
+) -> Generator[PyinfraCommand, None, None]:
+    """
+    Do what `config` does, unless a host has failed; call it with `_serial=True`.
+
+    Args:
+        state: what a host that is left out goes on doing, for the message.
+        entries: as of `config`.
+        units: as of `config`.
+        arguments: the others of `config`.
+    """
+    for command in config._inner(entries=entries, units=units, **arguments):
+        failed = [name for name in failed_hosts() if name not in _left_out]
+        if failed:
+            _left_out.add(host.name)
+            yield Refuse(f"{host.name} {state}: not changed, because {', '.join(failed)} failed")
+            return
+        yield command
+
+
+class Migrated(FactBase[bool]):
+    """Whether every migration of a site is applied."""
+
+    def command(self, account: str, manage: str) -> str:
+        command = shlex.join(["runuser", "-u", account, "--", manage, "migrate", "--check"])
+        return f"if {command} >/dev/null 2>&1; then echo applied; else echo pending; fi"
+
+    def process(self, output: list[str]) -> bool:
+        return output[-1:] == ["applied"]
+
+
+@operation()
+def migrations(
+    site: str, account: str, manage: str, runs_on: str
+) -> Generator[PyinfraCommand, None, None]:
+    """
+    Apply the migrations of a site.
+
+    Args:
+        site: the site's name.
+        account: the account that its code runs as.
+        manage: its manage.py.
+        runs_on: name of the host that applies them; any other only looks, and refuses if some
+            are missing.
+    """
+    if host.get_fact(Migrated, account=account, manage=manage):
+        return
+    if host.name != runs_on:
+        yield Refuse(
+            f"{host.name}: site {site} has migrations to apply, and {runs_on}, which applies them,"
+            f" has no part in this run; deploy without --limit, or with --limit {runs_on} as well"
+        )
+        return
+    command = ["runuser", "-u", account, "--", manage, "migrate", "--noinput", "--no-color"]
+    yield StringCommand(shlex.join(command))
