@@ -45,6 +45,9 @@ _ERRORS = (
 )  # fmt: skip
 _RETRY_AFTER_S = 5
 
+#: How much of a body that is refused is read, so that its sender reads the answer, in MiB.
+_DRAIN_MB = 1024
+
 
 def drop_removed_nodes(cluster: Cluster, host: Host) -> None:
     """Lead visitors away from nodes that have left the inventory, until they are idle."""
@@ -76,6 +79,14 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
                 )
                 for status, title, text in _ERRORS
             ],
+            File(
+                f"{_DIRECTORY}/refuse.lua",
+                template(
+                    "balancer/etc/haproxy/tierstack/refuse.lua.j2",
+                    drain_bytes=_DRAIN_MB * 1024 * 1024,
+                    **_refusals(cluster),
+                ),
+            ),
             File("/etc/haproxy/tierstack.cfg", _configuration(cluster, host)),
             File(
                 "/usr/local/lib/tierstack/haproxy-reload",
@@ -139,8 +150,7 @@ def _configuration(cluster: Cluster, host: Host) -> bytes:
         health_path=web.HEALTH_PATH,
         health_host=name_of(cluster.sites[0]),
         routes=sites if media_nodes else [],
-        upload_mb=settings.web.upload_mb,
-        upload_bytes=settings.web.upload_mb * 1024 * 1024,
+        **_refusals(cluster),
         server_s=settings.web.timeout_s + _GRACE_S,
         web_port=settings.web.port,
         web_nodes=[
@@ -152,6 +162,15 @@ def _configuration(cluster: Cluster, host: Host) -> bytes:
         media_retries=max(1, len(media_nodes) - 1),
         media_nodes=media_nodes,
     )
+
+
+def _refusals(cluster: Cluster) -> dict[str, Any]:
+    upload_mb = cluster.settings.web.upload_mb
+    return {
+        "length_required": "Send this request with a Content-Length.",
+        "too_large": f"At most {upload_mb} MiB are accepted.",
+        "upload_bytes": upload_mb * 1024 * 1024,
+    }
 
 
 def binds(cluster: Cluster, *, ipv6: bool) -> list[str]:

@@ -184,9 +184,7 @@ def _in_rotation(host: Host, rotation: dict[str, dict[str, str]]) -> str:
     if host.name not in rotation:
         return "no balancer sends visitors"
     out = {
-        balancer: status
-        for balancer, status in rotation[host.name].items()
-        if not _is_up(status)
+        balancer: status for balancer, status in rotation[host.name].items() if not _is_up(status)
     }
     return ", ".join(f"{balancer} says {status}" for balancer, status in sorted(out.items()))
 

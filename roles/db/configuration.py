@@ -152,14 +152,15 @@ def _conninfo(cluster: Cluster, host: Host, servers: Sequence[Host]) -> str:
     """
     Return how `host` reaches whichever of `servers` is the primary, or "" when there are none.
 
-    Source: PostgreSQL 15 manual, 34.1.2: a certificate's IP address fits `host`.
+    The authority is the cluster's own and signs for nobody else. Not verify-full: a host whose
+    address changes in the inventory keeps its certificate.
     """
     if not servers:
         return ""
     addresses = ",".join(server.address for server in servers)
     return (
         f"host={addresses} port={cluster.settings.db.port} user={REPLICATION_ROLE}"
-        f" application_name={host.name} target_session_attrs=read-write sslmode=verify-full"
+        f" application_name={host.name} target_session_attrs=read-write sslmode=verify-ca"
         " gssencmode=disable connect_timeout=5"
         " keepalives_idle=10 keepalives_interval=5 keepalives_count=3"
     )

@@ -41,7 +41,7 @@ def test_a_host_follows_the_others(home: Home) -> None:
     """A db host would follow each of the others, with its own slot, and checks who answers."""
     settings = files(home)["/etc/postgresql/15/main/conf.d/60-tierstack-reload.conf"]
     assert "primary_conninfo = 'host=10.0.0.22 port=5432 user=tierstack_replication" in settings
-    assert "sslmode=verify-full" in settings
+    assert "sslmode=verify-ca" in settings
     assert "primary_slot_name = 'tierstack_db1'" in settings
 
 

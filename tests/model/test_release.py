@@ -176,6 +176,16 @@ def _web_release() -> dict[str, Any]:
             " requirements here.\n    django==5.2 --hash=sha256:aaaa\n",
             "django==5.2",
         ),
+        (
+            "ERROR: Can't verify hashes for these requirements because we don't have a way to hash"
+            " version control repositories:\n    git+https://a.test/x.git (from -r requirements.txt (line 5))",
+            "git+https://a.test/x.git",
+        ),
+        (
+            "Collecting Django<5.3 (from -r requirements.txt (line 1))\nCollecting x@ git+https://a.test/x.git\n"
+            "ERROR: Cannot find command 'git' - do you have 'git' installed and in your PATH?",
+            "x@ git+https://a.test/x.git",
+        ),
         ("something that pip has never said", ""),
     ],
 )

@@ -26,7 +26,7 @@ OWN: dict[str, Any] = {
     "DATABASES": {
         "default": {
             "ENGINE": "django.db.backends.postgresql",
-            "CONN_MAX_AGE": 60,
+            "CONN_MAX_AGE": 5,
             "HOST": "localhost",
             "OPTIONS": {"application_name": "blog", "connect_timeout": 9},
         },
@@ -110,7 +110,8 @@ def test_database_is_merged(start: Any) -> None:
     assert found["archive"] == OWN["DATABASES"]["archive"]
     assert found["default"] == {
         "ENGINE": "django.db.backends.postgresql",
-        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+        "CONN_MAX_AGE": 5,
         "HOST": "10.0.0.21,10.0.0.22",
         "PORT": "5432",
         "NAME": "blog",

@@ -13,6 +13,8 @@ from tests.operator import Operator
 os.environ.setdefault("TIERSTACK_LAB_DIR", "/var/lib/tierstack-test-lab")
 os.environ.setdefault("TIERSTACK_LAB_SUBNET", "10.77.22.0/24")
 
+SETTINGS = "example/src/mysite/settings.py"
+
 #: Signs that have broken other tools' connection strings, password files and settings.
 SITE_PASSWORD = "p%40a's$\"@:/\\#é"
 REPLICATION_PASSWORD = "r%25:e\\p'l$@ \"#é"
@@ -29,6 +31,7 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     somebody = Operator(tmp_path_factory.mktemp("ops"))
     # A second cache host: the stories need one that may die.
     somebody.edit('lab_host("cache1", 31),', 'lab_host("cache1", 31),\n    lab_host("cache2", 32),')
+    _move_into_subfolder(somebody)
     secrets = somebody.inventory.with_suffix(".secrets.toml")
     secrets.touch(mode=0o600)
     secrets.write_text(
@@ -43,6 +46,21 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
         yield somebody
     finally:
         somebody.tierstack("lab", "down")
+
+
+def _move_into_subfolder(somebody: Operator) -> None:
+    """Lay the project out as heroku-buildpack-python#637: src/manage.py that imports from the root."""
+    root = somebody.home / "example"
+    (root / "src").mkdir()
+    for path in list(root.iterdir()):
+        if path.name not in ("requirements.txt", "src"):
+            path.rename(root / "src" / path.name)
+    (root / "shared").mkdir()
+    (root / "shared" / "conf.py").write_text('GREETING = "hello"\n', encoding="utf-8")
+    somebody.edit("import os\n", "import os\n\nfrom shared.conf import GREETING\n", SETTINGS)
+    somebody.edit(
+        'source="example",', 'source="example",\n        project="src",', "group_data/all.py"
+    )
 
 
 def _toml(text: str) -> str:

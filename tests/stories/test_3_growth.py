@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.operator import Operator, assert_nothing_changed
-from tests.visitor import steady_visitor
+from tests.stories.conftest import SETTINGS
+from tests.visitor import Door, steady_visitor
 
 LINE = 'lab_host("web3", 13),'
 
@@ -39,13 +40,37 @@ def test_node_is_added_and_removed_without_a_failed_request(operator: Operator) 
 
 
 def test_release_rolls_without_a_failed_request(operator: Operator) -> None:
-    """New code reaches every node, one after the other, and no visitor notices."""
-    operator.edit("</footer>", "<!-- release two --></footer>", "example/templates/base.html")
+    """New code and settings reach every node, one after the other, and no visitor notices."""
+    operator.edit("</footer>", "<!-- release two --></footer>", "example/src/templates/base.html")
+    operator.edit("SESSION_ENGINE", "SECURE_SSL_REDIRECT = True\nSESSION_ENGINE", SETTINGS)
     with steady_visitor(operator.door, "/") as seen:
         operator.deploy_well()
     assert seen.failed == []
     pages = [operator.door.ask("/").text for _ in range(9)]
     assert all("<!-- release two -->" in page for page in pages)
+
+
+def test_redirect_to_https_ends(operator: Operator) -> None:
+    """A site with SECURE_SSL_REDIRECT: one redirect, then the page (weblate-docker#699)."""
+    plain = Door(operator.door.address, operator.door.domain, tls=False)
+    assert plain.ask("/").status == 301
+    assert operator.door.ask("/").status == 200
+
+
+def test_outer_proxy_is_believed_once_it_is_named(operator: Operator) -> None:
+    """One more proxy in front that ends TLS: its X-Forwarded-Proto counts if the user names it."""
+    plain = Door(operator.door.address, operator.door.domain, tls=False)
+    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.7"}
+    assert plain.ask("/", headers=headers).status == 301
+    here = operator.door.address.rpartition(".")[0] + ".1"
+    operator.edit(
+        "sites = [",
+        f'balancer = dict(trusted_proxies=["{here}"])\n\nsites = [',
+        "group_data/all.py",
+    )
+    operator.deploy_well()
+    assert plain.ask("/", headers=headers).status == 200
+    assert plain.ask("/").status == 301
 
 
 def test_changed_passwords_reach_everyone(operator: Operator) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.operator import Operator, assert_nothing_changed, wait_until
+from tests.stories.conftest import SETTINGS
 
 
 @pytest.fixture(autouse=True)
@@ -56,10 +57,10 @@ def test_settings_that_do_not_import_show_djangos_error(operator: Operator) -> N
     operator.edit(
         "DEFAULT_AUTO_FIELD",
         "import no_such_module\nDEFAULT_AUTO_FIELD",
-        "example/mysite/settings.py",
+        SETTINGS,
     )
     done = operator.deploy()
-    operator.edit("import no_such_module\n", "", "example/mysite/settings.py")
+    operator.edit("import no_such_module\n", "", SETTINGS)
     assert done.status != 0
     assert "No module named 'no_such_module'" in done.err
 

@@ -18,7 +18,7 @@ from tierstack.lab import image, machine
 from tierstack.lab.commands import LabError, run, step
 from tierstack.lab.container import Container, make_key, monitors, wait_for
 from tierstack.lab.network import Network
-from tierstack.lab.settings import SUBNET_VARIABLE, Settings
+from tierstack.lab.settings import DIRECTORY_VARIABLE, SUBNET_VARIABLE, Settings
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Lab:
             self._refuse(hosts)
             machine.install_tools()
             self._network.refuse_collision()
+            self._refuse_second_lab()
             with step(f"network {self.settings.subnet}"):
                 self._prepare()
             root = image.ensure_image(self.settings.cache)
@@ -294,6 +295,17 @@ class Lab:
     def _cache_link(self) -> Path:
         """Tells image.py where to look for hosts that stand on an image."""
         return self.settings.cache / "labs" / self._network.bridge
+
+    def _refuse_second_lab(self) -> None:
+        """Refuse to take over the bridge of a lab that lives in another directory."""
+        link = self._cache_link
+        other = link.readlink() if link.is_symlink() else self.settings.hosts
+        if other != self.settings.hosts and other.is_dir() and any(other.iterdir()):
+            raise LabError(
+                f"The lab in {other.parent} already uses {self._network.subnet}; "
+                f"set {SUBNET_VARIABLE} to another network, or take that lab down first: "
+                f"{DIRECTORY_VARIABLE}={other.parent} tierstack lab down"
+            )
 
     @property
     def _network(self) -> Network:

@@ -152,10 +152,10 @@ def listens(address, port):
 
 
 def ask(database, sql):
-    return json.loads(psql(database, sql))
+    return json.loads(psql(database, sql, timeout_s=30))
 
 
-def psql(database, sql):
+def psql(database, sql, timeout_s=None):
     """Run SQL as postgres over the local socket of the server that runs, whatever its port."""
     try:
         _, _, _, port, directory, *_ = POSTMASTER.read_text().splitlines()
@@ -165,7 +165,11 @@ def psql(database, sql):
     options = ["-XqAtw", "--set=ON_ERROR_STOP=1", "--set=VERBOSITY=terse"]
     where = [f"--host={directory}", f"--port={port}", f"--dbname={database}"]
     limits = {"PGCONNECT_TIMEOUT": "5", "PGOPTIONS": "-c lock_timeout=20s"}
-    done = run(*AS_POSTGRES, "psql", *options, *where, stdin=sql, **limits)
+    # A server that hangs neither answers nor refuses.
+    patience = [] if timeout_s is None else ["timeout", timeout_s]
+    done = run(*patience, *AS_POSTGRES, "psql", *options, *where, stdin=sql, **limits)
+    if patience and done.returncode == 124:
+        raise AgentError(f"PostgreSQL hangs: no answer within {timeout_s} s")
     if done.returncode != 0:
         raise AgentError(said_by(done))
     return done.stdout.strip()

@@ -1,0 +1,177 @@
+"""The generated WSGI module: what mod_python gives becomes what WSGI has, and health is answered."""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles.web import settings
+from tests.model.conftest import Home
+from tierstack.model.release import Release
+
+
+class Table:
+    """mod_python's table: get() decodes UTF-8 or fails, and there is no safe way beside it."""
+
+    def __init__(self, values: dict[str, bytes | None]) -> None:
+        self.values = values
+
+    def keys(self) -> list[str]:
+        return list(self.values)
+
+    def get(self, name: str) -> str | None:
+        value = self.values.get(name)
+        return None if value is None else value.decode()
+
+    def clear(self) -> None:
+        self.values.clear()
+
+
+class Request:
+    """mod_python's request, as far as the module uses it."""
+
+    bytes_sent = 0
+
+    def __init__(self, uri: bytes = b"/", **variables: bytes | None) -> None:
+        self._uri = uri
+        self.status = 200
+        self.sent: list[bytes] = []
+        self.status_line = ""
+        self.headers: list[tuple[str, str]] = []
+        self.headers_in = Table({"Authorization": None})
+        self.headers_out = Table({})
+        self.subprocess_env = Table({"REQUEST_METHOD": b"GET", **variables})
+
+    @property
+    def uri(self) -> str:
+        return self._uri.decode()
+
+    @property
+    def unparsed_uri(self) -> str:
+        return self.uri
+
+    def add_cgi_vars(self) -> None:
+        """Fill the table: done."""
+
+    def wsgi_start_response(self, status: str, headers: list[tuple[str, str]]) -> Any:
+        self.status_line, self.headers = status, headers
+        return self.write
+
+    def write(self, block: bytes) -> None:
+        self.sent.append(block)
+
+
+class Loaded:
+    """The generated module, loaded around a site that notes what it was asked."""
+
+    def __init__(self, module: dict[str, Any], asked: list[dict[str, Any]]) -> None:
+        self.module, self.asked = module, asked
+
+    def ask(self, request: Request) -> tuple[int, bytes]:
+        """Return status and body of the answer."""
+        assert self.module["handler"](request) == 0
+        assert request.status == int(request.status_line[:3])
+        return request.status, b"".join(request.sent)
+
+
+@pytest.fixture
+def loaded(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loaded:
+    """The module of web1, with its files under a temporary directory."""
+    drained = [(str(tmp_path / word), word) for _, word in settings.DRAINED_BY]
+    monkeypatch.setattr(settings, "DRAINED_BY", drained)
+    monkeypatch.setattr(settings, "WORKERS_DIRECTORY", str(tmp_path))
+    asked: list[dict[str, Any]] = []
+
+    def application(environ: dict[str, Any], start: Any) -> list[bytes]:
+        asked.append(environ)
+        start("404 Not Found", [("Content-Type", "text/plain")])
+        return [b"none"]
+
+    stand_ins: dict[str, dict[str, Any]] = {
+        "django": {"setup": lambda: None},
+        "django.core.servers.basehttp": {"get_internal_wsgi_application": lambda: application},
+        "django.template": {"engines": types.SimpleNamespace(all=list)},
+        "django.urls": {"get_resolver": lambda: types.SimpleNamespace(url_patterns=[])},
+        "django.utils.log": {"RequireDebugTrue": type("RequireDebugTrue", (), {})},
+    }
+    for name, values in stand_ins.items():
+        module = types.ModuleType(name)
+        module.__dict__.update(values)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(os, "chdir", lambda _path: None)
+    monkeypatch.setattr(site, "addsitedir", lambda _path: None)
+    monkeypatch.setattr(sys, "executable", sys.executable)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "")
+    cluster = home.load()
+    text = settings.wsgi_module(
+        cluster, cluster.tier("web")[0], cluster.sites[0], Release("0123456789ab", "/release")
+    )
+    found: dict[str, Any] = {"__name__": "tierstack_wsgi"}
+    exec(text, found)
+    return Loaded(found, asked)
+
+
+def test_loading_makes_the_worker_warm(loaded: Loaded, tmp_path: Path) -> None:
+    """Who starts Apache counts these notes."""
+    assert [path.name for path in tmp_path.glob("*.warm")] == [f"{os.getpid()}.warm"]
+
+
+def test_health_does_not_ask_the_site(loaded: Loaded, tmp_path: Path) -> None:
+    """200 while visitors may come; 404 and the reason while any file keeps them away."""
+    whoami = f" node=web1 pid={os.getpid()} release=0123456789ab\n"
+    assert loaded.ask(Request(b"/-/health")) == (200, f"ok{whoami}".encode())
+    for word in ("draining", "deploying", "held"):  # the later outweighs the earlier
+        (tmp_path / word).touch()
+        assert loaded.ask(Request(b"/-/health")) == (404, f"{word}{whoami}".encode())
+    assert loaded.asked == []
+
+
+def test_status_of_the_site_reaches_apache(loaded: Loaded) -> None:
+    """mod_python.wsgi sets the status line only, and Apache sends 200 then."""
+    assert loaded.ask(Request()) == (404, b"none")
+
+
+def test_any_bytes_become_latin_1(loaded: Loaded) -> None:
+    """PEP 3333: bytes come as Latin-1, whether they are UTF-8 or nothing at all."""
+    loaded.ask(
+        Request("/déjà/日本//x".encode(), HTTP_A="é".encode(), HTTP_B=b"\xe9\xff", NONE=None)
+    )
+    environ = loaded.asked[0]
+    assert environ["PATH_INFO"].encode("latin-1").decode() == "/déjà/日本//x"
+    assert environ["HTTP_A"].encode("latin-1").decode() == "é"
+    assert environ["HTTP_B"].encode("latin-1") == b"\xe9\xff"
+    assert environ["SCRIPT_NAME"] == ""
+    assert "NONE" not in environ
+    assert "HTTP_AUTHORIZATION" not in environ
+    loaded.ask(Request(b"/\xe9"))
+    assert loaded.asked[1]["PATH_INFO"] == "/\xe9"
+
+
+def test_chunked_body_is_refused(loaded: Loaded) -> None:
+    """A clear 411, never a 200 for a body that was not read (mod_wsgi#312)."""
+    answer = loaded.ask(Request(HTTP_TRANSFER_ENCODING=b"chunked"))
+    assert answer == (411, b"Send this request with a Content-Length.\n")
+    assert loaded.asked == []
+
+
+def test_large_body_is_refused(loaded: Loaded) -> None:
+    """A clear 413, before a byte of it is read."""
+    answer = loaded.ask(Request(CONTENT_LENGTH=b"104857601"))
+    assert answer == (413, b"At most 104857600 bytes are accepted.\n")
+    assert loaded.ask(Request(CONTENT_LENGTH=b"104857600"))[0] == 404
+
+
+def test_visitor_who_went_away_is_no_error(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any other failure of a write is one."""
+
+    def gone(_request: Request, _block: bytes) -> None:
+        raise OSError("Write failed, client closed connection.")
+
+    monkeypatch.setattr(Request, "write", gone)
+    assert loaded.module["handler"](Request()) == 0
