@@ -66,13 +66,11 @@ def load_secrets(cluster: Cluster) -> Secrets:
     file = secrets_file(cluster)
     with _locked(file):
         values = _read(file)
-        missing = {
-            name: make for name, make in _wanted(cluster, values).items() if name not in values
-        }
-        for name, make in missing.items():
+        before = dict(values)
+        for name, make in _wanted(cluster, values).items():
             if name not in values:
                 values[name] = make()
-        if missing:
+        if values != before:
             _write(file, values)
     return Secrets(file, values)
 
@@ -87,34 +85,34 @@ def _wanted(cluster: Cluster, values: dict[str, str]) -> dict[str, Callable[[], 
     def ca_key() -> str:
         return _key_text(ec.generate_private_key(ec.SECP256R1()))
 
+    def certificate(prefix: str, common_name: str, names: list[x509.GeneralName]) -> None:
+        """Want a key and a certificate for these names; one for others, or nearly over, is made anew."""
+        if not _fits(values.get(f"{prefix}.certificate"), names):
+            values.pop(f"{prefix}.certificate", None)
+        wanted[f"{prefix}.key"] = ca_key
+        wanted[f"{prefix}.certificate"] = lambda: _certificate(
+            values[f"{prefix}.key"],
+            values["cluster.ca_key"],
+            values["cluster.ca_certificate"],
+            common_name,
+            names,
+        )
+
     wanted["cluster.ca_key"] = ca_key
     wanted["cluster.ca_certificate"] = lambda: _ca_certificate(
         cluster.name, values["cluster.ca_key"]
     )
     for host in cluster.tier("db"):
-        key = f"hosts.{host.name}.key"
-        wanted[key] = ca_key
-        wanted[f"hosts.{host.name}.certificate"] = lambda key=key, host=host: _certificate(  # type: ignore[misc]
-            values[key],
-            values["cluster.ca_key"],
-            values["cluster.ca_certificate"],
-            host.name,
-            [x509.DNSName(host.name), x509.IPAddress(ipaddress.ip_address(host.address))],
-        )
+        address = x509.IPAddress(ipaddress.ip_address(host.address))
+        certificate(f"hosts.{host.name}", host.name, [x509.DNSName(host.name), address])
     if cluster.settings.media.share == "sshfs":
         wanted["share.client_key"] = _ssh_key
         for host in cluster.tier("media"):
             wanted[f"share.{host.name}_host_key"] = _ssh_key
     if cluster.settings.balancer.https and cluster.settings.balancer.certificate is None:
         domains = sorted({domain for site in cluster.sites for domain in site.settings.domains})
-        wanted["front.key"] = ca_key
-        wanted["front.certificate"] = lambda: _certificate(
-            values["front.key"],
-            values["cluster.ca_key"],
-            values["cluster.ca_certificate"],
-            cluster.sites[0].settings.domains[0],
-            [x509.DNSName(domain) for domain in domains],
-        )
+        names: list[x509.GeneralName] = [x509.DNSName(domain) for domain in domains]
+        certificate("front", cluster.sites[0].settings.domains[0], names)
     return wanted
 
 
@@ -199,6 +197,16 @@ def _certificate(
         .sign(_ec_key(ca_key_text), hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _fits(text: str | None, names: list[x509.GeneralName]) -> bool:
+    """Return whether a certificate is for exactly these names and good for a month more."""
+    if text is None:
+        return True
+    found = x509.load_pem_x509_certificate(text.encode())
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=30)
+    alternative = found.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    return found.not_valid_after_utc > soon and list(alternative.value) == names
 
 
 # The file

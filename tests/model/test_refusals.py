@@ -114,6 +114,11 @@ def test_host_line_is_refused(home: Home, change: tuple[str, str], message: str)
             "certificate = 'site.pem'",
             "balancer.certificate: site.pem is not a file; write where the PEM file with chain and key lies",
         ),
+        (
+            "all",
+            SITES.replace('name="blog"', 'name="postgres"'),
+            'sites[0].name: "postgres" belongs to the system or to PostgreSQL; choose another',
+        ),
         ("web", "port = ", "group_data/web.py, line 1: SyntaxError: invalid syntax"),
     ],
 )
@@ -174,6 +179,19 @@ def test_manage_py_is_found_for_the_user(home: Home) -> None:
     assert home.refusal() == [ONE, 'sites[0].project: no manage.py in blog; write project = "src"']
     home.group("all", SITES.replace("domains=", 'project="src", domains='))
     assert home.load().sites[0].settings.project == "src"
+
+
+def test_too_many_standbys_are_refused(home: Home) -> None:
+    """More standbys than the primary has senders for: the message says what to write."""
+    more = '    ("db3", {"address": "10.0.0.23", "memory_mb": 2048}),\n    ]'
+    home.inventory(
+        HOSTS.replace('"10.0.0.22", "memory_mb": 2048}),\n    ]', f'"10.0.0.22"}}),\n{more}')
+    )
+    home.group("db", "max_standbys = 1")
+    assert home.refusal() == [
+        ONE,
+        "db.max_standbys: the inventory has 2 standbys, and the primary takes 1; write 2",
+    ]
 
 
 def test_missing_tiers_are_named(home: Home) -> None:

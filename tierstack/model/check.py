@@ -19,6 +19,39 @@ from tierstack.model.sizing import check_capacity
 
 _M = TypeVar("_M", bound=BaseModel)
 
+#: Accounts and databases that Debian, PostgreSQL or the cluster itself has.
+_RESERVED_NAMES = frozenset(
+    [
+        "root",
+        "daemon",
+        "bin",
+        "sys",
+        "sync",
+        "games",
+        "man",
+        "lp",
+        "mail",
+        "news",
+        "uucp",
+        "proxy",
+        "www-data",
+        "backup",
+        "list",
+        "irc",
+        "nobody",
+        "messagebus",
+        "sshd",
+        "postgres",
+        "memcache",
+        "haproxy",
+        "template0",
+        "template1",
+        "public",
+        "tierstack",
+        "tierstack-replication",
+    ]
+)
+
 _HOST_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$")
 
 
@@ -70,6 +103,7 @@ def check(raw: RawInventory) -> Cluster:
         flows=derive_flows({tier for host in hosts for tier in host.tiers}, settings),
     )
     mistakes += check_capacity(cluster)
+    mistakes += _check_standbys(cluster)
     mistakes += _check_files(cluster)
     if mistakes:
         raise InventoryError(raw.path, mistakes)
@@ -365,6 +399,9 @@ def _sites(raw: RawInventory, settings: Settings, mistakes: list[Mistake]) -> tu
         mistakes.append(Mistake("sites", "more than one site is not supported yet; write one"))
     for index, site in enumerate(settings.sites):
         where = f"sites[{index}]"
+        if site.name in _RESERVED_NAMES or site.name.startswith("pg-"):
+            what = f'"{site.name}" belongs to the system or to PostgreSQL; choose another'
+            mistakes.append(Mistake(f"{where}.name", what))
         source = (raw.home / Path(site.source).expanduser()).resolve()
         _check_source(site, source, where, mistakes)
         sites.append(Site(settings=site, source=source, uid=FIRST_SITE_UID + index))
@@ -397,6 +434,16 @@ def _check_source(site: SiteSettings, source: Path, where: str, mistakes: list[M
                 f"no {site.requirements} in {source}; write the name of the file that pip should read",
             )
         )
+
+
+def _check_standbys(cluster: Cluster) -> list[Mistake]:
+    standbys, allowed = len(cluster.tier("db")) - 1, cluster.settings.db.max_standbys
+    if standbys <= allowed:
+        return []
+    what = (
+        f"the inventory has {standbys} standbys, and the primary takes {allowed}; write {standbys}"
+    )
+    return [Mistake("db.max_standbys", what)]
 
 
 def _check_files(cluster: Cluster) -> list[Mistake]:
