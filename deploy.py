@@ -59,6 +59,7 @@ if "balancer" in me.tiers:
     balancer.deploy(cluster, me, secrets)
 gate(name="The front door answers", before="the end", answers=balancer.answers(cluster, me))
 
-# What has left the inventory loses its slots on the primary.
+# Now that nobody needs them any more: ports that are no longer named, slots of removed standbys.
+base.close(cluster, me)
 if "db" in me.tiers:
     db.drop_removed(cluster, me)

@@ -86,16 +86,26 @@ def deploy(cluster: Cluster, host: Host) -> None:
             *([] if hosts.facts(host.name)["container"] else [Unit("chrony.service")]),
         ],
     )
+    # Nothing is closed yet: what served before serves on, whatever becomes of this run.
+    _firewall(
+        "Firewall lets in what the flows name", [*_rules(cluster, host), *_outdated(cluster, host)]
+    )
+
+
+def close(cluster: Cluster, host: Host) -> None:
+    """Close, at the end of a good run, what earlier inventories had opened."""
+    if _outdated(cluster, host):
+        _firewall("Firewall lets in nobody else", _rules(cluster, host))
+
+
+def _firewall(name: str, rules: list[str]) -> None:
     config(
-        name="Firewall lets in what the flows name",
+        name=name,
         stamp="firewall",
         entries=[
             File(
                 "/etc/tierstack/nftables.conf",
-                template(
-                    "base/etc/tierstack/nftables.conf.j2",
-                    rules=[_rule(opening) for opening in cluster.openings(host)],
-                ),
+                template("base/etc/tierstack/nftables.conf.j2", rules=rules),
                 mode="600",
             ),
             File(
@@ -107,6 +117,16 @@ def deploy(cluster: Cluster, host: Host) -> None:
         check_staged="nft -c -f $STAGE/etc/tierstack/nftables.conf",
         units=[Unit("tierstack-firewall.service")],
     )
+
+
+def _rules(cluster: Cluster, host: Host) -> list[str]:
+    return [_rule(opening) for opening in cluster.openings(host)]
+
+
+def _outdated(cluster: Cluster, host: Host) -> list[str]:
+    """Return the rules that are on the host now, as it said at the start, and should not stay."""
+    wanted = _rules(cluster, host)
+    return [rule for rule in hosts.facts(host.name)["firewall"] if rule not in wanted]
 
 
 def _packages(cluster: Cluster, host: Host) -> Sequence[str]:

@@ -25,7 +25,12 @@ for line in open("/etc/os-release"):
     release[key] = value.strip('"')
 memory = next(int(line.split()[1]) // 1024 for line in open("/proc/meminfo") if line.startswith("MemTotal"))
 virt = subprocess.run(["systemd-detect-virt", "--container"], stdout=subprocess.PIPE, text=True).stdout.strip()
+try:
+    firewall = open("/etc/tierstack/nftables.conf").read().splitlines()
+except OSError:
+    firewall = []
 print(json.dumps({
+    "firewall": [line.strip() for line in firewall if " dport " in line and " sport " not in line],
     "system": release.get("PRETTY_NAME", "unknown"),
     "codename": release.get("VERSION_CODENAME", ""),
     "memory_mb": memory,
@@ -37,7 +42,7 @@ print(json.dumps({
 
 
 class HostFacts(FactBase[dict[str, Any]]):
-    """Operating system, memory in MiB, whether it is a container, systemd and root: one execution."""
+    """System, memory in MiB, whether it is a container, systemd, root, firewall: one execution."""
 
     def command(self) -> str:
         return "command -v python3 >/dev/null && exec python3 - || echo '{}'"
