@@ -13,6 +13,7 @@ from rich.table import Table
 from tierstack.inventory import load_cluster
 from tierstack.lab.cli import lab
 from tierstack.model import TIERS, Cluster, Host, Site, TierstackError
+from tierstack.model.graph import svg
 from tierstack.model.sizing import cache_memory_mb, node_maxconn, postgres_memory, web_workers
 
 _INVENTORY = click.argument("inventory", type=click.Path(path_type=Path))
@@ -68,8 +69,6 @@ def check(inventory: Path) -> None:
 )
 def graph(inventory: Path, output: Path | None) -> None:
     """Draw the tiers and flows of INVENTORY as SVG."""
-    from tierstack.model.graph import svg
-
     picture = svg(_load(inventory))
     if output is None:
         click.echo(picture)
@@ -109,7 +108,9 @@ def status(inventory: Path, as_json: bool) -> None:
 def _way_in(cluster: Cluster, site: Site) -> str:
     """Return how to look at a site before DNS names point to it."""
     settings = cluster.settings.balancer
-    scheme, port = ("https", settings.https_port) if settings.https else ("http", settings.http_port)
+    scheme, port = (
+        ("https", settings.https_port) if settings.https else ("http", settings.http_port)
+    )
     domain, address = site.settings.domains[0], cluster.tier("balancer")[0].address
     return (
         f"{site.name} is at {scheme}://{domain}/ on {address}; without DNS:"

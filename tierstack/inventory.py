@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pyinfra
 from pyinfra.api.arguments import all_global_arguments
+from pyinfra.api.host import Host as PyinfraHost
+from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.connectors.ssh import ConnectorData
-from pyinfra.context import ctx_config
+from pyinfra.context import ctx_config, ctx_state
 
 from tierstack.model import Cluster, InventoryError, Mistake, TierstackError
 from tierstack.model.check import RawInventory, check
@@ -53,6 +56,31 @@ def cluster(inventory_file: str) -> None:
     # run's own configuration; in deploy.py it would change a copy.
     if ctx_config.isset():
         ctx_config.get().FAIL_PERCENT = 0
+    if pyinfra.is_cli and ctx_state.isset():
+        ctx_state.get().add_callback_handler(_Advice(_checked))
+
+
+class _Advice(BaseStateCallback):
+    """Adds to pyinfra's words on a host that does not answer what to look at."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def host_connect_error(self, state: State, host: PyinfraHost, error: Exception) -> None:  # type: ignore[override]
+        """Say which line of the inventory to check, and what to type."""
+        name = host.name
+        tier = self._cluster.host(name).tiers[0]
+        index = self._cluster.tier(tier).index(self._cluster.host(name))
+        target = host.data.get("ssh_hostname") or name
+        user = host.data.get("ssh_user")
+        port = f"-p {host.data.ssh_port} " if host.data.get("ssh_port") else ""
+        click.secho(
+            f"{name} does not let us in at {target}; no host was changed. Is it up, and is its line"
+            f" right ({tier}[{index}]: address, ssh_hostname, ssh_user, ssh_key)?"
+            f" Type: ssh {port}{f'{user}@' if user else ''}{target}",
+            fg="yellow",
+            err=True,
+        )
 
 
 def checked_cluster() -> Cluster:

@@ -44,9 +44,9 @@ def test_texts_stay_inside_and_apart(home: Home) -> None:
         assert 0 < float(element.get("y", -1)) < height
     labels = [group.find(f"{_SVG}rect") for group in root.iter(f"{_SVG}g")]
     areas = [
-        [float(l.get(key, 0)) for key in ("x", "y", "width", "height")]
-        for l in labels
-        if l is not None
+        [float(label.get(key, 0)) for key in ("x", "y", "width", "height")]
+        for label in labels
+        if label is not None
     ]
     for number, (x, y, w, h) in enumerate(areas):
         assert x >= 0

@@ -26,7 +26,12 @@ def test_silent_host_stops_the_run(operator: Operator) -> None:
         done = operator.deploy()
         assert done.status != 0
         assert "[web3]" in done.err
-        assert "Could not connect" in done.err
+        address = operator.cluster().host("web3").address
+        assert (
+            f"web3 does not let us in at {address}; no host was changed. Is it up, and is its line"
+            " right (web[2]: address, ssh_hostname, ssh_user, ssh_key)?"
+            f" Type: ssh root@{address}"
+        ) in done.err
         assert operator.door.ask("/status.json").status == 200
         said = operator.tierstack("status", str(operator.inventory))
         assert said.status == 1
