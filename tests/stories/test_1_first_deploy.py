@@ -10,7 +10,7 @@ import pytest
 
 from tests.browser import Browser
 from tests.operator import Operator, assert_nothing_changed, wait_until
-from tests.visitor import Door
+from tests.visitor import Answer, Door
 
 PASSWORD = "a-long-enough-passphrase"
 
@@ -57,28 +57,10 @@ def editor(operator: Operator) -> Browser:
 @pytest.mark.parametrize("name", ["plain.png", "déjà reçu 日本 n°1.png"])
 def test_upload_is_served_by_lighttpd(operator: Operator, editor: Browser, name: str) -> None:
     """An image uploaded in the admin is served by lighttpd, whatever its name (django-private-storage#69)."""
-    picture = _png()
-    slug = f"upload-{len(name)}"
-    saved = editor.post(
-        "/admin/articles/article/add/",
-        {
-            "title": name,
-            "slug": slug,
-            "body": "With a picture.",
-            "published_0": "2020-01-01",
-            "published_1": "12:00:00",
-        },
-        {"image": (name, picture)},
-    )
-    assert saved.status == 302, saved.text[:2000]
-    page = editor.get(f"/articles/{slug}/").text
-    url = "/media/" + page.partition('src="/media/')[2].partition('"')[0]
-    served = operator.door.ask(url)
-    assert (served.status, served["content-type"], served.body) == (200, "image/png", picture)
-    assert "lighttpd" in served["server"]
+    url, served = _upload(operator, editor, name)
     etag = served["etag"]
     assert operator.door.ask(url, headers={"If-None-Match": etag}).status == 304
-    assert operator.door.ask(url, headers={"Range": "bytes=0-3"}).body == picture[:4]
+    assert operator.door.ask(url, headers={"Range": "bytes=0-3"}).body == served.body[:4]
     assert operator.door.ask(url.rpartition("/")[0] + "/").status in (403, 404), "a listing"
     owner = operator.ask("media1", "stat -c '%U %a' /srv/example/media/articles/*.png | sort -u")
     assert owner == "example 644"
@@ -134,7 +116,7 @@ def test_status_is_good(operator: Operator) -> None:
     assert "standby" in said
 
 
-def test_nothing_changes_after_a_reboot_of_every_host(operator: Operator) -> None:
+def test_nothing_changes_after_a_reboot_of_every_host(operator: Operator, editor: Browser) -> None:
     """All hosts rebooted: everything comes back by itself, and the next run changes nothing."""
     booted = "stat -c %Y /proc/1"
     hosts = [host.name for host in operator.cluster().hosts]
@@ -152,7 +134,32 @@ def test_nothing_changes_after_a_reboot_of_every_host(operator: Operator) -> Non
         180,
     )
     assert operator.door.ask("/status.json").status == 200
+    _upload(operator, editor, "après le redémarrage é.png")
     assert_nothing_changed(operator.deploy())
+
+
+def _upload(operator: Operator, editor: Browser, name: str) -> tuple[str, Answer]:
+    """Add an article with a picture of this name; return where lighttpd serves it, and how."""
+    picture = _png()
+    slug = f"upload-{len(name)}"
+    saved = editor.post(
+        "/admin/articles/article/add/",
+        {
+            "title": name,
+            "slug": slug,
+            "body": "With a picture.",
+            "published_0": "2020-01-01",
+            "published_1": "12:00:00",
+        },
+        {"image": (name, picture)},
+    )
+    assert saved.status == 302, saved.text[:2000]
+    page = editor.get(f"/articles/{slug}/").text
+    url = "/media/" + page.partition('src="/media/')[2].partition('"')[0]
+    served = operator.door.ask(url)
+    assert (served.status, served["content-type"], served.body) == (200, "image/png", picture)
+    assert "lighttpd" in served["server"]
+    return url, served
 
 
 def _png() -> bytes:

@@ -88,3 +88,20 @@ def test_config_that_its_program_refuses_is_not_put_in_place(operator: Operator)
     operator.edit("balancer = dict(https_port=22)\n\n", "", "group_data/all.py")
     assert done.status != 0
     assert "lb1" in done.err
+
+
+def test_no_web_node_left_shows_a_friendly_page(operator: Operator) -> None:
+    """All web nodes are away: visitors get a page that says so, and the site comes back by itself."""
+    nodes = [host.name for host in operator.cluster().tier("web")]
+    for node in nodes:
+        operator.lab("cut", node)
+    try:
+        wait_until("the page says so", lambda: operator.door.ask("/").status == 503)
+        page = operator.door.ask("/")
+        assert "We will be right back" in page.text
+        assert page["retry-after"]
+        assert "no-store" in page["cache-control"]
+    finally:
+        for node in nodes:
+            operator.lab("heal", node)
+    wait_until("the site is back", lambda: operator.door.ask("/").status == 200)

@@ -1,0 +1,45 @@
+"""The command looks and tells; its exit status says whether all is right."""
+
+from __future__ import annotations
+
+from click.testing import CliRunner
+
+from tests.model.conftest import Home
+from tierstack.cli import main
+
+
+def test_check_prints_the_plan(home: Home) -> None:
+    """A right inventory: tiers, sizes and flows are shown, status 0."""
+    done = CliRunner().invoke(main, ["check", str(home.path / "prod.py")])
+    assert done.exit_code == 0, done.output
+    for piece in ("web1", "10.0.0.21", "10 workers", "tcp 5432", "Site blog: www.example.com"):
+        assert piece in done.output
+
+
+def test_check_prints_all_mistakes(home: Home) -> None:
+    """A wrong inventory: the whole list on standard error, status 2."""
+    home.group("web", "wokers = 5\nport = 0")
+    done = CliRunner().invoke(main, ["check", str(home.path / "prod.py")])
+    assert done.exit_code == 2
+    assert done.stderr.replace(f"{home.path}/", "") == (
+        "prod.py: 2 errors, no host was touched\n"
+        "  web.port: 0 is too small; write at least 1\n"
+        "  web.wokers: unknown; did you mean workers?\n"
+    )
+
+
+def test_missing_inventory_is_told(home: Home) -> None:
+    """A path that leads nowhere is told in a sentence."""
+    done = CliRunner().invoke(main, ["check", "nowhere.py"])
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "nowhere.py: no such inventory; write the path of a file\n",
+    )
+
+
+def test_graph_writes_a_file(home: Home) -> None:
+    """The picture goes to the file that was asked for, into a folder that need not exist."""
+    target = home.path / "out" / "cluster.svg"
+    done = CliRunner().invoke(main, ["graph", str(home.path / "prod.py"), "-o", str(target)])
+    assert done.exit_code == 0, done.output
+    assert target.read_text(encoding="utf-8").startswith("<svg")
