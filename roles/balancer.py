@@ -62,6 +62,7 @@ def drop_removed_nodes(cluster: Cluster, host: Host) -> None:
 def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     """Serve the sites on the front ports of every address of the host."""
     settings = cluster.settings.balancer
+    ipv6 = pyinfra.host.get_fact(Ipv6)
     config(
         name=f"Balancer serves the site on port {settings.https_port if settings.https else settings.http_port}",
         stamp="balancer",
@@ -88,7 +89,7 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
                     **_refusals(cluster),
                 ),
             ),
-            File("/etc/haproxy/tierstack.cfg", _configuration(cluster, host)),
+            File("/etc/haproxy/tierstack.cfg", configuration(cluster, host, ipv6=ipv6)),
             File(
                 "/usr/local/lib/tierstack/haproxy-reload",
                 template("balancer/usr/local/lib/tierstack/haproxy-reload.j2"),
@@ -128,7 +129,8 @@ def _certificate(cluster: Cluster, secrets: Secrets) -> list[File]:
     return [File(f"{_DIRECTORY}/front.pem", content, mode="600")]
 
 
-def _configuration(cluster: Cluster, host: Host) -> bytes:
+def configuration(cluster: Cluster, host: Host, *, ipv6: bool) -> bytes:
+    """Return HAProxy's configuration on one balancer."""
     settings = cluster.settings
     sites = [_site(site) for site in cluster.sites]
     media_nodes = cluster.tier("media")
@@ -139,7 +141,7 @@ def _configuration(cluster: Cluster, host: Host) -> bytes:
         queue_s=_QUEUE_S,
         retry_after_s=_RETRY_AFTER_S,
         errors=[(status, title) for status, title, _ in _ERRORS],
-        binds=binds(cluster, ipv6=pyinfra.host.get_fact(Ipv6)),
+        binds=binds(cluster, ipv6=ipv6),
         monitor_path=MONITOR_PATH,
         trusted_proxies=settings.balancer.trusted_proxies,
         sites=sites,
@@ -160,7 +162,6 @@ def _configuration(cluster: Cluster, host: Host) -> bytes:
         ],
         media_health_path=media.HEALTH_PATH,
         media_port=settings.media.port,
-        media_retries=max(1, len(media_nodes) - 1),
         media_nodes=media_nodes,
     )
 

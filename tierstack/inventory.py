@@ -57,7 +57,18 @@ def cluster(inventory_file: str) -> None:
     if ctx_config.isset():
         ctx_config.get().FAIL_PERCENT = 0
     if pyinfra.is_cli and ctx_state.isset():
-        ctx_state.get().add_callback_handler(_Advice(_checked))
+        _advise(ctx_state.get(), _checked)
+
+
+def _advise(state: State, checked: Cluster) -> None:
+    """Have pyinfra call us when a host does not answer; its state takes handlers only once it is set up."""
+    set_up = state.init
+
+    def init(*arguments: Any, **options: Any) -> None:
+        set_up(*arguments, **options)
+        state.add_callback_handler(_Advice(checked))
+
+    state.init = init  # type: ignore[method-assign]
 
 
 class _Advice(BaseStateCallback):
