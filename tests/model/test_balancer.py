@@ -1,0 +1,164 @@
+"""HAProxy's configuration follows from the inventory; what its table says is read rightly."""
+
+from __future__ import annotations
+
+import pytest
+
+from roles.balancer import binds, configuration, connections, name_of
+from tests.model.conftest import HOSTS, SITES, Home
+from tierstack.operations.haproxy import HaproxyStat, Server, judge
+
+_STAT = """\
+# pxname,svname,scur,status,lastchg,check_status,check_code,last_chk,addr,
+front,FRONTEND,3,OPEN,,,,,,
+web,web1,2,UP,17,L7OK,200,,10.0.0.11:8080,
+web,web2,0,DOWN,4,* L4CON,,Connection refused,10.0.0.12:8080,
+web,BACKEND,2,UP,17,,,,,
+"""
+
+
+def _lines(home: Home) -> list[str]:
+    cluster = home.load()
+    text = configuration(cluster, cluster.host("lb1"), ipv6=True).decode()
+    return [line.strip() for line in text.splitlines()]
+
+
+def _section(home: Home, name: str) -> list[str]:
+    """Return the lines of one section."""
+    lines = _lines(home)
+    start = lines.index(name)
+    heads = ("global", "defaults", "frontend ", "backend ")
+    ends = [n for n, line in enumerate(lines) if n > start and line.startswith(heads)]
+    return lines[start : ends[0] if ends else len(lines)]
+
+
+def test_every_web_host_is_a_server(home: Home) -> None:
+    """Each web host has a line with its address and fewer requests than it has workers."""
+    servers = [line for line in _section(home, "backend web") if line.startswith("server ")]
+    assert servers == [
+        "server web1 10.0.0.11:8080 maxconn 9",
+        "server web2 10.0.0.12:8080 maxconn 9",
+    ]
+
+
+def test_files_go_to_the_media_hosts(home: Home) -> None:
+    """Paths of media and static files are the media tier's, for the site's own names."""
+    assert "use_backend media if site_blog { path_beg /media/ /static/ }" in _lines(home)
+    assert "server media1 10.0.0.41:8081" in _section(home, "backend media")
+
+
+def test_lone_node_is_not_given_up_at_once(home: Home) -> None:
+    """Where another node could take over, a refused connection counts; where none could, it waits."""
+    observe = "default-server observe layer4 error-limit 2 on-error mark-down"
+    assert observe in _section(home, "backend web")
+    assert observe not in _section(home, "backend media")
+
+
+def test_names_with_a_star_are_patterns(home: Home) -> None:
+    """`*.example.com` stands for one label, as on the web and media hosts."""
+    home.group("all", SITES.replace('["www.example.com"]', '["*.example.com", "example.com"]'))
+    lines = _lines(home)
+    assert "acl site_blog var(txn.host) -m str example.com" in lines
+    assert "acl site_blog var(txn.host) -m reg ^[^.]+[.]example[.]com$" in lines
+    assert name_of(home.load().sites[0]) == "www.example.com"
+
+
+def test_nobody_is_trusted_unless_named(home: Home) -> None:
+    """What a visitor says of themselves is deleted; a named proxy is believed."""
+    rule = "http-request del-header ^(forwarded|x-forwarded-.*|x-real-ip|x-client-ip)$ -m reg"
+    assert rule in _lines(home)
+    home.group("balancer", 'trusted_proxies = ["192.0.2.7", "2001:db8::/32"]')
+    lines = _lines(home)
+    assert "acl trusted_proxy src 192.0.2.7 2001:db8::/32" in lines
+    assert f"{rule} unless trusted_proxy" in lines
+
+
+@pytest.mark.parametrize(
+    ("settings", "ipv6", "expected"),
+    [
+        (
+            "",
+            True,
+            [
+                "0.0.0.0:80",
+                "[::]:80 v6only",
+                "0.0.0.0:443 ssl crt front.pem alpn h2,http/1.1",
+                "[::]:443 v6only ssl crt front.pem alpn h2,http/1.1",
+            ],
+        ),
+        ("https = False\nhttp_port = 8000", False, ["0.0.0.0:8000"]),
+    ],
+)
+def test_doors(home: Home, settings: str, ipv6: bool, expected: list[str]) -> None:
+    """Every address of the host lets visitors in, IPv6 where the kernel has it."""
+    home.group("balancer", settings)
+    assert expected == binds(home.load(), ipv6=ipv6)
+
+
+def test_http_only_does_not_redirect(home: Home) -> None:
+    """Without https nothing leads there, and no certificate is read."""
+    home.group("balancer", "https = False")
+    text = "\n".join(_lines(home))
+    assert "redirect" not in text
+    assert "front.pem" not in text
+
+
+def test_redirect_names_an_unusual_port(home: Home) -> None:
+    """The address that http leads to has the port that https has."""
+    assert any("https://%[var(txn.host)]%[pathq] code 301" in line for line in _lines(home))
+    home.group("balancer", "https_port = 8443")
+    assert any("https://%[var(txn.host)]:8443%[pathq] code 301" in line for line in _lines(home))
+
+
+def test_connections_fit_the_memory(home: Home) -> None:
+    """A small balancer holds fewer visitors than the setting says."""
+    cluster = home.load()
+    assert connections(cluster, cluster.host("lb1")) == 4000
+    home.inventory(HOSTS.replace('"10.0.0.10", "memory_mb": 1024', '"10.0.0.10", "memory_mb": 264'))
+    cluster = home.load()
+    assert connections(cluster, cluster.host("lb1")) == 1024
+
+
+def test_table_of_servers_is_read() -> None:
+    """Each server with its status, its requests and what its last check said."""
+    assert HaproxyStat().process(_STAT.splitlines()) == [
+        Server("web", "web1", "10.0.0.11:8080", "UP", 2, "L7OK 200", 17),
+        Server("web", "web2", "10.0.0.12:8080", "DOWN", 0, "L4CON Connection refused", 4),
+    ]
+    assert HaproxyStat().process([]) == []
+
+
+def _server(name: str, status: str, sessions: int = 0, backend: str = "web") -> Server:
+    return Server(backend, name, "10.0.0.1:80", status, sessions, "", 0)
+
+
+@pytest.mark.parametrize(
+    ("servers", "leave", "back"),
+    [
+        ([_server("web1", "UP"), _server("web2", "UP")], [], []),
+        ([_server("web1", "UP"), _server("web9", "UP")], ["web/web9"], []),
+        ([_server("web1", "UP"), _server("web9", "DRAIN", sessions=2)], ["web/web9"], []),
+        ([_server("web1", "UP"), _server("web9", "DRAIN")], [], []),
+        ([_server("web1", "UP"), _server("web9", "DOWN")], [], []),
+        ([_server("web1", "DRAIN"), _server("web2", "UP")], [], ["web/web1"]),
+        ([_server("web1", "MAINT"), _server("web2", "UP")], [], []),
+        ([_server("web1", "DOWN"), _server("web9", "UP")], [], []),
+        ([_server("web1", "UP"), _server("x", "UP", backend="theirs")], [], []),
+        ([], [], []),
+    ],
+    ids=[
+        "all are wanted",
+        "one is not",
+        "it is still busy",
+        "it is idle already",
+        "it is down anyway",
+        "one is wanted again",
+        "somebody's maintenance is respected",
+        "nobody else could take over",
+        "another program's backend is left alone",
+        "HAProxy does not run",
+    ],
+)
+def test_who_leaves(servers: list[Server], leave: list[str], back: list[str]) -> None:
+    """Only what has left the inventory is led away, and only where others can take over."""
+    assert judge(servers, {"web": ["web1", "web2"], "media": []}) == (leave, back)
