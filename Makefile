@@ -1,5 +1,5 @@
 # Needs root on Debian or Ubuntu, make and python3; installs the rest itself.
-.PHONY: demo test clean lint tools
+.PHONY: demo test test-quick clean lint tools
 
 PY := .venv/bin/python
 LAB := inventories/lab.py
@@ -17,6 +17,10 @@ demo: tools
 test: tools
 	@echo "==> Tests"
 	@$(PY) -m pytest
+
+test-quick: tools
+	@echo "==> The model, and the first story"
+	@$(PY) -m pytest tests/test_code.py tests/model tests/stories/test_1_first_deploy.py
 
 lint: tools
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

@@ -67,7 +67,11 @@ def test_settings_that_do_not_import_show_djangos_error(operator: Operator) -> N
     done = operator.deploy()
     operator.edit("import no_such_module\n", "", SETTINGS)
     assert done.status != 0
-    assert "No module named 'no_such_module'" in done.err
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in done.err
+    assert (
+        "tierstack: web1: site example does not start with mysite.settings, as Django says above;"
+        " correct it, and deploy again; nothing that serves was changed."
+    ) in done.err
 
 
 def test_requirement_that_does_not_install_shows_pips_error(operator: Operator) -> None:
@@ -78,7 +82,13 @@ def test_requirement_that_does_not_install_shows_pips_error(operator: Operator) 
     done = operator.deploy()
     path.write_text(good, encoding="utf-8")
     assert done.status != 0
-    assert "django-no-such-thing==99" in done.err
+    sentence = (
+        "site example: requirements.txt: django-no-such-thing==99 does not install, as pip says above;"
+        " correct that line, and deploy again; nothing that serves was changed."
+    )
+    for node in ("web1", "web2", "web3"):
+        assert f"tierstack: {node}: {sentence}" in done.err
+    assert "No matching distribution found for django-no-such-thing==99" in done.err
 
 
 def test_config_that_its_program_refuses_is_not_put_in_place(operator: Operator) -> None:
@@ -87,7 +97,8 @@ def test_config_that_its_program_refuses_is_not_put_in_place(operator: Operator)
     done = operator.deploy()
     operator.edit("balancer = dict(https_port=22)\n\n", "", "group_data/all.py")
     assert done.status != 0
-    assert "lb1" in done.err
+    assert "[lb1]    Error: executed 0 commands" in done.err
+    assert "tierstack: the old configuration is back in place" in done.err
 
 
 def test_no_web_node_left_shows_a_friendly_page(operator: Operator) -> None:
