@@ -26,7 +26,8 @@ lint: tools
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 clean:
-	@if [ -x .venv/bin/tierstack ]; then .venv/bin/tierstack lab down; fi
+	@if [ -x .venv/bin/tierstack ]; then .venv/bin/tierstack lab down; \
+		TIERSTACK_LAB_DIR=/var/lib/tierstack-test-lab .venv/bin/tierstack lab down; fi
 	@rm -rf .venv build *.egg-info
 
 tools: .venv/ready

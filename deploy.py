@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from pyinfra import host
 
 from roles import balancer, base, cache, db, media, web
-from tierstack.hosts import surveyed_cluster
+from tierstack.hosts import surveyed_cluster, whole_run
 from tierstack.operations.gate import gate
 from tierstack.secrets import load_secrets
 
@@ -46,7 +46,7 @@ gate(name="The media tier answers", before="the web tier", answers=media.answers
 if "web" in me.tiers:
     web.prepare(cluster, me, secrets)
 gate(name="Every web node has the release", before="static files and migrations")
-if "media" in me.tiers:
+if {"web", "media"} & set(me.tiers):
     media.static_files(cluster, me)
 if "web" in me.tiers:
     web.migrate(cluster, me, secrets)
@@ -60,6 +60,7 @@ if "balancer" in me.tiers:
 gate(name="The front door answers", before="the end", answers=balancer.answers(cluster, me))
 
 # Now that nobody needs them any more: ports that are no longer named, slots of removed standbys.
-base.close(cluster, me)
-if "db" in me.tiers:
+if whole_run(cluster):
+    base.close(cluster, me)
+if whole_run(cluster) and "db" in me.tiers:
     db.drop_removed(cluster, me)

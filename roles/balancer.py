@@ -16,7 +16,7 @@ from pyinfra.api.facts import FactBase
 from roles import media, web
 from tierstack import hosts
 from tierstack.model import Cluster, Host, Site
-from tierstack.model.sizing import node_maxconn, tier_memory_mb
+from tierstack.model.sizing import balancer_connections, node_maxconn
 from tierstack.operations.config import Directory, File, Unit, config, template
 from tierstack.operations.haproxy import HaproxyStat, only_nodes
 from tierstack.secrets import Secrets
@@ -32,9 +32,6 @@ _QUEUE_S = 20
 
 #: How much longer than a request may take HAProxy waits for its answer, in seconds.
 _GRACE_S = 5
-
-#: What a visitor's connection takes: 35 measured with a request that waits, its buffers full more. In KiB.
-_CONNECTION_KB = 64
 
 _DIRECTORY = "/etc/haproxy/tierstack"
 
@@ -137,7 +134,7 @@ def configuration(cluster: Cluster, host: Host, *, ipv6: bool) -> bytes:
     return template(
         "balancer/etc/haproxy/tierstack.cfg.j2",
         download_s=_DOWNLOAD_S,
-        connections=connections(cluster, host),
+        connections=balancer_connections(cluster, host),
         queue_s=_QUEUE_S,
         retry_after_s=_RETRY_AFTER_S,
         errors=[(status, title) for status, title, _ in _ERRORS],
@@ -187,12 +184,6 @@ def binds(cluster: Cluster, *, ipv6: bool) -> list[str]:
         if ipv6:
             found.append(f"[::]:{port} v6only{options}")
     return found
-
-
-def connections(cluster: Cluster, host: Host) -> int:
-    """Return how many visitors' connections one balancer holds: as set, or as memory allows."""
-    fitting = tier_memory_mb(cluster, host, "balancer") * 1024 // _CONNECTION_KB
-    return max(100, min(cluster.settings.balancer.max_connections, fitting))
 
 
 def _site(site: Site) -> dict[str, Any]:

@@ -115,12 +115,25 @@ def _firewall(name: str, rules: list[str]) -> None:
             ),
         ],
         check_staged="nft -c -f $STAGE/etc/tierstack/nftables.conf",
-        units=[Unit("tierstack-firewall.service")],
+        units=[
+            Unit(
+                "tierstack-firewall.service",
+                start="systemctl restart tierstack-firewall.service",
+                healthy="nft list table inet tierstack",
+            )
+        ],
     )
 
 
 def _rules(cluster: Cluster, host: Host) -> list[str]:
-    return [_rule(opening) for opening in cluster.openings(host)]
+    rules = [_rule(opening) for opening in cluster.openings(host)]
+    # Wherever the host's own SSH server listens, the inventory may know it by another port or
+    # leave it to ~/.ssh/config: nobody is locked out.
+    for port in hosts.facts(host.name)["ssh_ports"]:
+        rule = f'tcp dport {port} accept comment "SSH"'
+        if rule not in rules:
+            rules.append(rule)
+    return rules
 
 
 def _outdated(cluster: Cluster, host: Host) -> list[str]:

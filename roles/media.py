@@ -12,9 +12,10 @@ import pyinfra
 from pyinfra.api.facts import FactBase
 
 from roles import share
+from tierstack import hosts
 from tierstack.model import Cluster, Host, Site
 from tierstack.operations.config import Directory, File, Unit, config, template
-from tierstack.operations.static import static_release
+from tierstack.operations.static import only_release, static_release
 from tierstack.secrets import Secrets
 
 #: The path that balancers ask; it answers 200 under every host name.
@@ -73,10 +74,25 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
 
 
 def static_files(cluster: Cluster, host: Host) -> None:
-    """Bring the current release's static files here, from the web host that collected them."""
+    """
+    Bring the current release's static files to media hosts, from the web host that collected them.
+
+    Where no media host has a part in the run, web hosts refuse to serve another release.
+    """
     # Imported late: the web role asks this one where its files go.
     from roles.web import release
 
+    if "media" not in host.tiers:
+        media_hosts = [node.name for node in cluster.tier("media")]
+        if not any(hosts.in_this_run(name) for name in media_hosts):
+            for site in pyinfra.host.loop(cluster.sites):
+                only_release(
+                    name=f"The release of {site.name} is one whose static files are served",
+                    current=f"{site.home}/current",
+                    path=release(cluster, site).path,
+                    media_host=media_hosts[0],
+                )
+        return
     for site in pyinfra.host.loop(cluster.sites):
         current = release(cluster, site)
         static_release(

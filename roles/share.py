@@ -6,8 +6,13 @@ fail within a few seconds; nothing waits for it, and the mount comes back with i
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
+
+import pyinfra
+from pyinfra.api.facts import FactBase
 
 from tierstack.model import Cluster, Host, Site
 from tierstack.operations.config import Absent, Entry, File, Link, Unit, config, template
@@ -109,6 +114,31 @@ def export(cluster: Cluster, host: Host, secrets: Secrets) -> None:
         then="if command -v exportfs >/dev/null; then exportfs -ra; fi",
         units=[Unit(_SSHFS_EXPORT)],
     )
+
+
+class FileSystems(FactBase[list[str]]):
+    """The kind of file system of each path; "" for one that gives no answer within seconds."""
+
+    def command(self, paths: list[str]) -> str:
+        # In a process that may be killed: a look at a dead mount waits for it.
+        return "; ".join(
+            f"timeout -s KILL 5 stat -f -c %T {shlex.quote(path)} 2>/dev/null || echo"
+            for path in paths
+        )
+
+    def process(self, output: list[str]) -> list[str]:
+        return output
+
+
+def not_mounted(paths: list[str]) -> str:
+    """Return what is missing until these directories are mounts that answer, or ""."""
+    if not paths:
+        return ""
+    kinds = pyinfra.host.get_fact(FileSystems, paths=paths) or []
+    for path, kind in zip_longest(paths, kinds, fillvalue=""):
+        if kind not in ("nfs", "nfs4", "fuse", "fuseblk"):
+            return f"MEDIA_ROOT {path} is not mounted; look: systemctl status '*media*'"
+    return ""
 
 
 def mount(cluster: Cluster, host: Host, secrets: Secrets) -> None:

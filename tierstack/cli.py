@@ -14,7 +14,13 @@ from tierstack.inventory import load_cluster
 from tierstack.lab.cli import lab
 from tierstack.model import TIERS, Cluster, Host, Site, TierstackError
 from tierstack.model.graph import svg
-from tierstack.model.sizing import cache_memory_mb, node_maxconn, postgres_memory, web_workers
+from tierstack.model.sizing import (
+    balancer_connections,
+    cache_memory_mb,
+    node_maxconn,
+    postgres_memory,
+    web_workers,
+)
 
 _INVENTORY = click.argument("inventory", type=click.Path(path_type=Path))
 
@@ -139,7 +145,7 @@ def _size(cluster: Cluster, host: Host, tier: str) -> str:
     if tier == "cache":
         return f"{cache_memory_mb(cluster, host)} MiB of items"
     if tier == "balancer":
-        return f"{cluster.settings.balancer.max_connections} connections"
+        return f"{balancer_connections(cluster, host)} connections"
     return "–"
 
 

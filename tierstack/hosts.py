@@ -25,12 +25,20 @@ for line in open("/etc/os-release"):
     release[key] = value.strip('"')
 memory = next(int(line.split()[1]) // 1024 for line in open("/proc/meminfo") if line.startswith("MemTotal"))
 virt = subprocess.run(["systemd-detect-virt", "--container"], stdout=subprocess.PIPE, text=True).stdout.strip()
+ports = set()
+sshd = subprocess.run(["/usr/sbin/sshd", "-T"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+for line in sshd.splitlines():
+    if line.startswith("port "):
+        ports.add(int(line.split()[1]))
+if os.environ.get("SSH_CONNECTION"):
+    ports.add(int(os.environ["SSH_CONNECTION"].split()[3]))
 try:
     firewall = open("/etc/tierstack/nftables.conf").read().splitlines()
 except OSError:
     firewall = []
 print(json.dumps({
     "firewall": [line.strip() for line in firewall if " dport " in line and " sport " not in line],
+    "ssh_ports": sorted(ports),
     "system": release.get("PRETTY_NAME", "unknown"),
     "codename": release.get("VERSION_CODENAME", ""),
     "memory_mb": memory,
@@ -42,7 +50,7 @@ print(json.dumps({
 
 
 class HostFacts(FactBase[dict[str, Any]]):
-    """System, memory in MiB, whether it is a container, systemd, root, firewall: one execution."""
+    """System, memory in MiB, whether it is a container, systemd, root, SSH ports, firewall: one execution."""
 
     def command(self) -> str:
         return "command -v python3 >/dev/null && exec python3 - || echo '{}'"
@@ -106,8 +114,13 @@ def _survey(declared: Cluster) -> Cluster:
         {name: found["memory_mb"] for name, found in _facts.items() if "memory_mb" in found}
     )
     for host in surveyed.hosts:
-        if host.memory_mb is None and host.name not in _facts:
-            what = "its memory is not known, and it has no part in this run; write memory_mb in its line"
+        # A balancer sends each web node as much as it has memory for.
+        needed = "web" in host.tiers and any(b.name in _facts for b in surveyed.tier("balancer"))
+        if needed and host.memory_mb is None and host.name not in _facts:
+            what = (
+                "how much a balancer may send it is not known, as it has no part in this run;"
+                " write memory_mb in its line, or deploy without --limit"
+            )
             mistakes.append(Mistake(host.name, what))
     mistakes += check_capacity(surveyed)
     if mistakes:
@@ -134,3 +147,8 @@ def _unsupported(name: str, found: dict[str, Any]) -> list[Mistake]:
 def in_this_run(name: str) -> bool:
     """Return whether a host takes part in this run (`--limit` leaves hosts out)."""
     return any(host.name == name for host in state.activated_hosts)
+
+
+def whole_run(cluster: Cluster) -> bool:
+    """Return whether every host of the inventory takes part: only then may anything be closed."""
+    return all(in_this_run(host.name) for host in cluster.hosts)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -82,12 +83,15 @@ def _wanted(cluster: Cluster, values: dict[str, str]) -> dict[str, Callable[[], 
         wanted[f"sites.{site.name}.database_password"] = _password
         wanted[f"sites.{site.name}.secret_key"] = lambda: _random.token_urlsafe(48)
 
+    if "cluster.ca_key" not in values:
+        values.pop("cluster.ca_certificate", None)
+
     def ca_key() -> str:
         return _key_text(ec.generate_private_key(ec.SECP256R1()))
 
     def certificate(prefix: str, common_name: str, names: list[x509.GeneralName]) -> None:
         """Want a key and a certificate for these names; one for others, or nearly over, is made anew."""
-        if not _fits(values.get(f"{prefix}.certificate"), names):
+        if not _fits(values, prefix, names):
             values.pop(f"{prefix}.certificate", None)
         wanted[f"{prefix}.key"] = ca_key
         wanted[f"{prefix}.certificate"] = lambda: _certificate(
@@ -199,14 +203,25 @@ def _certificate(
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def _fits(text: str | None, names: list[x509.GeneralName]) -> bool:
-    """Return whether a certificate is for exactly these names and good for a month more."""
-    if text is None:
-        return True
-    found = x509.load_pem_x509_certificate(text.encode())
+def _fits(values: dict[str, str], prefix: str, names: list[x509.GeneralName]) -> bool:
+    """Return whether a certificate is for these names and key, by this authority, and not nearly over."""
+    needed = (f"{prefix}.certificate", f"{prefix}.key", "cluster.ca_certificate")
+    if not all(name in values for name in needed):
+        return False
+    found, ca = (
+        x509.load_pem_x509_certificate(values[name].encode()) for name in (needed[0], needed[2])
+    )
+    try:
+        found.verify_directly_issued_by(ca)
+    except (ValueError, InvalidSignature):
+        return False
     soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=30)
     alternative = found.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    return found.not_valid_after_utc > soon and list(alternative.value) == names
+    return (
+        found.not_valid_after_utc > soon
+        and list(alternative.value) == names
+        and found.public_key() == _ec_key(values[needed[1]]).public_key()
+    )
 
 
 # The file

@@ -201,7 +201,9 @@ def _judge_web(
         return Node("web", host.name, "out of rotation", serves, note, good=False)
     if out := _in_rotation(host, rotation):
         return Node("web", host.name, "out of rotation", serves, out, good=False)
-    lost = [site for site, mounted in said["mounts"].items() if not mounted]
+    # On the host that exports it, MEDIA_ROOT is its own disk.
+    exports = host == cluster.tier("media")[0]
+    lost = [] if exports else [site for site, mounted in said["mounts"].items() if not mounted]
     notes = f"MEDIA_ROOT is not mounted for {', '.join(lost)}" if lost else ""
     return Node("web", host.name, "in rotation", serves, notes, good=not lost)
 

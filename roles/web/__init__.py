@@ -33,4 +33,10 @@ def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
     """Return a check for the gate: None where there is nothing to ask."""
     if "web" not in host.tiers:
         return None
-    return Health(host.address, cluster.settings.web.port).missing
+    health = Health(host.address, cluster.settings.web.port)
+    mounts = [site.media_root for site in cluster.sites if host != share.exporter(cluster)]
+
+    def check() -> str:
+        return health.missing() or share.not_mounted(mounts)
+
+    return check

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from roles.balancer import binds, configuration, connections, name_of
+from roles.balancer import binds, configuration, name_of
 from tests.model.conftest import HOSTS, SITES, Home
+from tierstack.model.sizing import balancer_connections
 from tierstack.operations.haproxy import HaproxyStat, Server, judge
 
 _STAT = """\
@@ -113,10 +114,10 @@ def test_redirect_names_an_unusual_port(home: Home) -> None:
 def test_connections_fit_the_memory(home: Home) -> None:
     """A small balancer holds fewer visitors than the setting says."""
     cluster = home.load()
-    assert connections(cluster, cluster.host("lb1")) == 4000
+    assert balancer_connections(cluster, cluster.host("lb1")) == 4000
     home.inventory(HOSTS.replace('"10.0.0.10", "memory_mb": 1024', '"10.0.0.10", "memory_mb": 264'))
     cluster = home.load()
-    assert connections(cluster, cluster.host("lb1")) == 1024
+    assert balancer_connections(cluster, cluster.host("lb1")) == 1024
 
 
 def test_table_of_servers_is_read() -> None:

@@ -119,6 +119,16 @@ def test_host_line_is_refused(home: Home, change: tuple[str, str], message: str)
             SITES.replace('name="blog"', 'name="postgres"'),
             'sites[0].name: "postgres" belongs to the system or to PostgreSQL; choose another',
         ),
+        (
+            "balancer",
+            "trusted_proxies = ['10.0.0.300']",
+            'balancer.trusted_proxies: "10.0.0.300" is not an address or a network; write e.g. "203.0.113.5"',
+        ),
+        (
+            "balancer",
+            "certificate = 'blog/manage.py'",
+            "balancer.certificate: blog/manage.py lies in the source of blog, which goes to every web host; move it out",
+        ),
         ("web", "port = ", "group_data/web.py, line 1: SyntaxError: invalid syntax"),
     ],
 )

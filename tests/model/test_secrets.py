@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import stat
+import tomllib
+from typing import Any
 
 import pytest
+from cryptography import x509
 
 from tests.model.conftest import HOSTS, Home
 from tierstack.model import TierstackError
@@ -49,3 +53,34 @@ def test_broken_file_is_refused_without_its_text(home: Home) -> None:
         load_secrets(home.load())
     assert "line 2" in str(caught.value)
     assert "top-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["hosts.db1.key", "cluster.ca_key", "cluster.ca_certificate"])
+def test_deleted_key_takes_its_certificates_with_it(home: Home, name: str) -> None:
+    """A line is deleted: what hung on it is made anew too, and all fits together again."""
+    first = load_secrets(home.load())
+    file = secrets_file(home.load())
+    tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    table = tables
+    *path, last = name.split(".")
+    for part in path:
+        table = table[part]
+    del table[last]
+    file.write_text(_toml(tables), encoding="utf-8")
+    again = load_secrets(home.load())
+    assert again["hosts.db1.certificate"] != first["hosts.db1.certificate"]
+    ca = x509.load_pem_x509_certificate(again["cluster.ca_certificate"].encode())
+    for prefix in ("hosts.db1", "hosts.db2", "front"):
+        certificate = x509.load_pem_x509_certificate(again[f"{prefix}.certificate"].encode())
+        certificate.verify_directly_issued_by(ca)
+    assert again["sites.blog.secret_key"] == first["sites.blog.secret_key"]
+
+
+def _toml(table: dict[str, Any], prefix: str = "") -> str:
+    values = {key: value for key, value in table.items() if isinstance(value, str)}
+    text = f"[{prefix}]\n" if values else ""
+    text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    for key, value in table.items():
+        if isinstance(value, dict):
+            text += _toml(value, f"{prefix}.{key}" if prefix else key)
+    return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from tests.operator import Operator, wait_until
+from tests.operator import Operator, assert_nothing_changed, wait_until
 
 _PROBE = (
     "timeout 2 bash -c 'exec 3<>/dev/tcp/{address}/{port}' 2>/dev/null && echo open || echo shut"
@@ -57,12 +57,15 @@ def test_database_takes_no_clear_text_and_no_stranger(operator: Operator) -> Non
     remote = [line for line in rules.splitlines() if line.startswith("host")]
     assert remote
     assert all(line.startswith("hostssl") and "scram-sha-256" in line for line in remote)
+    assert (
+        operator.door.ask("/status.json").status == 200
+    )  # Workers keep its connection for a minute.
     encrypted = operator.ask(
         "db1",
         'runuser -u postgres -- psql -At -c "select bool_and(ssl) from pg_stat_ssl'
         " join pg_stat_activity using (pid) where usename = 'example'\"",
     )
-    assert encrypted in ("t", "")
+    assert encrypted == "t"
 
 
 def test_dead_cache_host_fails_no_request(operator: Operator) -> None:
@@ -77,3 +80,40 @@ def test_dead_cache_host_fails_no_request(operator: Operator) -> None:
         assert "cache2" in said.out
     finally:
         operator.lab("heal", "cache2")
+
+
+def test_flushed_firewall_is_put_back(operator: Operator) -> None:
+    """Somebody has flushed every rule: the next run notices, though the unit says that it is active."""
+    operator.ask("cache2", "nft flush ruleset")
+    done = operator.deploy_well()
+    assert done.changes == ["Firewall lets in what the flows name: cache2"]
+    assert "policy drop" in operator.ask("cache2", "nft list table inet tierstack")
+
+
+def test_ssh_stays_open_on_the_port_that_the_host_listens_on(operator: Operator) -> None:
+    """An SSH server on another port than the inventory says is not locked out."""
+    drop_in = "/etc/ssh/sshd_config.d/second.conf"
+    operator.ask("cache2", f"printf 'Port 22\\nPort 2022\\n' > {drop_in} && systemctl restart ssh")
+    try:
+        operator.deploy_well()
+        rules = operator.ask("cache2", "nft list table inet tierstack")
+        assert 'tcp dport 2022 accept comment "SSH"' in rules
+        assert 'tcp dport 22 accept comment "SSH"' in rules
+    finally:
+        operator.ask("cache2", f"rm {drop_in} && systemctl restart ssh")
+        operator.deploy_well()
+
+
+def test_limited_run_serves_no_release_without_its_static_files(operator: Operator) -> None:
+    """A new release for the web hosts alone is refused; nothing that serves changes."""
+    styles = "example/src/static/css/site.css"
+    operator.edit("{", "{ /* new */", styles)
+    done = operator.deploy("--limit", "web")
+    operator.edit("{ /* new */", "{", styles)
+    assert done.status != 0
+    assert (
+        "web1: this release is new, and media1, which serves its static files, has no part in this"
+        " run; deploy without --limit, or with --limit media1 as well"
+    ) in done.err
+    assert operator.door.ask("/").status == 200
+    assert_nothing_changed(operator.deploy())

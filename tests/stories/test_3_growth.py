@@ -45,6 +45,7 @@ def test_release_rolls_without_a_failed_request(operator: Operator) -> None:
     operator.edit("SESSION_ENGINE", "SECURE_SSL_REDIRECT = True\nSESSION_ENGINE", SETTINGS)
     with steady_visitor(operator.door, "/") as seen:
         operator.deploy_well()
+    assert seen.requests > 100
     assert seen.failed == []
     pages = [operator.door.ask("/").text for _ in range(9)]
     assert all("<!-- release two -->" in page for page in pages)

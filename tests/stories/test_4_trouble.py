@@ -98,6 +98,7 @@ def test_config_that_its_program_refuses_is_not_put_in_place(operator: Operator)
     operator.edit("balancer = dict(https_port=22)\n\n", "", "group_data/all.py")
     assert done.status != 0
     assert "[lb1]    Error: executed 0 commands" in done.err
+    assert "in use by another program" in done.err
     assert "tierstack: the old configuration is back in place" in done.err
 
 

@@ -458,6 +458,10 @@ def _check_files(cluster: Cluster) -> list[Mistake]:
                 f"{path} is not a file; write where the PEM file with chain and key lies",
             )
         ]
+    for site in cluster.sites:
+        if path.resolve().is_relative_to(site.source):
+            what = f"{path} lies in the source of {site.name}, which goes to every web host; move it out"
+            return [Mistake("balancer.certificate", what)]
     text = path.read_text(encoding="utf-8", errors="replace")
     if "BEGIN CERTIFICATE" not in text or "PRIVATE KEY" not in text:
         return [

@@ -24,6 +24,8 @@ PYTHON = "3.11"
 EXCLUDED_DIRECTORIES = frozenset({".git", "__pycache__", ".venv", "venv", "node_modules"})
 EXCLUDED_SUFFIXES = (".pyc", ".sqlite3")
 EXCLUDED_NAMES = frozenset({".env"})
+#: Also within a name: the secrets file of an inventory that lies in the project, its lock, its copies.
+EXCLUDED_PARTS = (".secrets.toml",)
 
 #: Most that a source may hold, in MiB: more is a directory of uploads, or the wrong directory.
 SOURCE_LIMIT_MB = 512
@@ -184,6 +186,7 @@ def _excluded(name: str) -> bool:
         bool(EXCLUDED_DIRECTORIES.intersection(folders))
         or last in EXCLUDED_NAMES
         or last.endswith(EXCLUDED_SUFFIXES)
+        or any(part in last for part in EXCLUDED_PARTS)
     )
 
 

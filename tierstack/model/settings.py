@@ -5,6 +5,7 @@ Defaults live here and nowhere else; `docs/settings.md` is generated from these 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Literal
 
@@ -207,6 +208,17 @@ class BalancerSettings(_Settings):
     max_connections: Annotated[int, Field(ge=100)] = Field(
         default=4000, description="Visitors' connections that one balancer holds at once."
     )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: list[str]) -> list[str]:
+        for proxy in value:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError:
+                what = f'"{proxy}" is not an address or a network; write e.g. "203.0.113.5"'
+                raise ValueError(what) from None
+        return value
 
 
 class HostSettings(_Settings):

@@ -18,6 +18,11 @@ _CONNECTIONS_RESERVED = 20
 _CACHE_OVERHEAD_MB = 48
 
 
+#: What a visitor's connection takes: 35 measured with a request that waits, its buffers full more.
+#: In KiB.
+_CONNECTION_KB = 64
+
+
 @dataclass(frozen=True)
 class PostgresMemory:
     """PostgreSQL's memory settings, in MiB."""
@@ -137,6 +142,12 @@ def cache_memory_mb(cluster: Cluster, host: Host) -> int:
             + (f"write at most {fitting}" if fitting >= 16 else "give it more memory")
         )
     return wanted
+
+
+def balancer_connections(cluster: Cluster, host: Host) -> int:
+    """Return how many visitors' connections one balancer holds: as set, or as its memory allows."""
+    fitting = tier_memory_mb(cluster, host, "balancer") * 1024 // _CONNECTION_KB
+    return max(100, min(cluster.settings.balancer.max_connections, fitting))
 
 
 def check_capacity(cluster: Cluster) -> list[Mistake]:

@@ -4,7 +4,7 @@ It is sent over standard input together with one JSON object, so that neither fi
 secrets stand in an argument list, and so that a whole role costs one SSH execution. It needs
 nothing but Debian's python3.
 
-    {"verb": "look",  "paths": [...], "units": [...], "stamp": "name"}
+    {"verb": "look",  "paths": [...], "units": {...}, "stamp": "name"}
     {"verb": "apply", "entries": [...], "units": [...], "stamp": {...}, "check": "...", ...}
 """
 
@@ -68,7 +68,7 @@ def name_of(lookup, number):
 def units_state(units):
     """Return for each unit whether it is enabled and running."""
     state = {}
-    for unit in units:
+    for unit, healthy in units.items():
         shown = subprocess.run(
             ["systemctl", "show", unit, "-p", "ActiveState,UnitFileState,LoadState"],
             stdout=subprocess.PIPE,
@@ -76,7 +76,9 @@ def units_state(units):
         ).stdout
         properties = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
         state[unit] = {
-            "running": properties.get("ActiveState") in ("active", "reloading", "activating"),
+            # "activating" is also what a unit is that fails and is started again and again.
+            "running": properties.get("ActiveState") in ("active", "reloading")
+            and not run(healthy),
             "enabled": properties.get("UnitFileState")
             in ("enabled", "enabled-runtime", "static", "alias", "generated", "indirect"),
         }

@@ -91,6 +91,7 @@ class Unit:
         restart: shell command for what only a restart can change; by default `systemctl restart`.
         start: shell command that starts it when it does not run; by default `systemctl start`.
         enabled: whether it starts at boot.
+        healthy: shell command that fails when the unit counts as running and yet is not.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Unit:
     restart: str = ""
     start: str = ""
     enabled: bool = True
+    healthy: str = ""
 
     def command(self, action: Literal["reload", "restart", "start"]) -> str:
         own = {"reload": self.reload, "restart": self.restart, "start": self.start}[action]
@@ -188,7 +190,7 @@ def config(
     look = {
         "verb": "look",
         "paths": [entry.path for entry in entries],
-        "units": [unit.name for unit in units],
+        "units": {unit.name: unit.healthy for unit in units},
         "stamp": stamp,
     }
     found = host.get_fact(ConfigState, _stdin=_program(look)[1])

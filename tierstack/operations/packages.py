@@ -35,15 +35,15 @@ class MissingPackages(FactBase[list[str]]):
 
 
 # dpkg asks /usr/sbin/policy-rc.d before it starts a service (Debian policy, invoke-rc.d); one that
-# the administrator has put there is left alone. A list younger than a day is not fetched again, but
+# the administrator has put there is left alone, one that a killed run of ours left is not. A list younger than a day is not fetched again, but
 # one that leads nowhere is. dpkg's lock is waited for: unattended-upgrades may hold it.
 _INSTALL = """
 set -e
 export DEBIAN_FRONTEND=noninteractive
 policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
+if [ ! -e $policy ] || grep -q tierstack $policy; then
     trap 'rm -f $policy' EXIT
-    printf '#!/bin/sh\\nexit 101\\n' > $policy
+    printf '#!/bin/sh\\n# tierstack: while packages are installed\\nexit 101\\n' > $policy
     chmod 755 $policy
 fi
 options="-y -q -o DPkg::Lock::Timeout=120 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"

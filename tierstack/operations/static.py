@@ -151,3 +151,31 @@ def static_release(
             return
     arguments = " ".join(shlex.quote(argument) for argument in (_MERGE, target, release))
     yield StringCommand(f"python3 -c {arguments}", _stdin=archive)
+
+
+class LinkTarget(FactBase[str]):
+    """Where a symbolic link points, or an empty string."""
+
+    def command(self, path: str) -> str:
+        return f"readlink {shlex.quote(path)} || true"
+
+    @staticmethod
+    def default() -> str:
+        return ""
+
+
+@operation()
+def only_release(current: str, path: str, media_host: str) -> Generator[PyinfraCommand, None, None]:
+    """
+    Refuse a release whose static files no host of this run could serve.
+
+    Args:
+        current: symbolic link to the release that serves.
+        path: the release's directory.
+        media_host: a host that would bring its static files.
+    """
+    if host.get_fact(LinkTarget, path=current) != path:
+        yield Refuse(
+            f"{host.name}: this release is new, and {media_host}, which serves its static files, has"
+            f" no part in this run; deploy without --limit, or with --limit {media_host} as well"
+        )
