@@ -55,6 +55,15 @@ def test_own_files_make_the_source(project: Path) -> None:
     assert sorted(source_files(project)) == OWN
 
 
+def test_secrets_of_an_inventory_stay_here(project: Path) -> None:
+    """An inventory that lies in the project: its secrets never travel with a release."""
+    before = source_files(project)
+    (project / "ops").mkdir()
+    for name in ("prod.secrets.toml", ".prod.secrets.toml.lock", ".prod.secrets.toml.x1y2"):
+        (project / "ops" / name).touch()
+    assert source_files(project) == before
+
+
 def test_git_says_what_belongs_to_it(project: Path) -> None:
     """In a work tree, what git ignores stays out, and what is not committed yet is in."""
     _git(project, "init", "-q")
