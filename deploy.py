@@ -20,6 +20,8 @@ from tierstack.secrets import load_secrets
 cluster = surveyed_cluster()
 secrets = load_secrets(cluster)
 me = cluster.host(host.name)
+# With --limit, nothing is closed or changed that a host which is not here may still need.
+everyone = whole_run(cluster)
 
 # First of all: visitors are led away from web nodes that have left the inventory, while these
 # nodes can still reach their database.
@@ -45,12 +47,18 @@ gate(name="The media tier answers", before="the web tier", answers=media.answers
 # Code is laid out everywhere, then static files reach the media tier, before a web node serves it.
 if "web" in me.tiers:
     web.prepare(cluster, me, secrets)
-gate(name="Every web node has the release", before="static files and migrations")
+gate(name="Every web node has the release", before="static files")
 if {"web", "media"} & set(me.tiers):
     media.static_files(cluster, me)
+gate(name="Static files of the release are served", before="the sites' passwords")
+
+# Only now: a password that has changed shuts out what serves, until it serves the release.
+if everyone and "db" in me.tiers:
+    db.passwords(cluster, me, secrets)
+gate(name="Sites can log in to their databases", before="migrations")
 if "web" in me.tiers:
     web.migrate(cluster, me, secrets)
-gate(name="Static files and tables fit the release", before="serving it")
+gate(name="Tables fit the release", before="serving it")
 if "web" in me.tiers:
     web.deploy(cluster, me, secrets)
 gate(name="The web tier answers", before="the balancers", answers=web.answers(cluster, me))
@@ -59,8 +67,9 @@ if "balancer" in me.tiers:
     balancer.deploy(cluster, me, secrets)
 gate(name="The front door answers", before="the end", answers=balancer.answers(cluster, me))
 
-# Now that nobody needs them any more: ports that are no longer named, slots of removed standbys.
-if whole_run(cluster):
+# Now that nobody needs them any more: ports that are no longer named, access of removed hosts to
+# the databases, slots of removed standbys.
+if everyone:
     base.close(cluster, me)
-if whole_run(cluster) and "db" in me.tiers:
-    db.drop_removed(cluster, me)
+if everyone and "db" in me.tiers:
+    db.drop_removed(cluster, me, secrets)

@@ -165,6 +165,6 @@ def wait_until(what: str, true: Callable[[], object], deadline_s: float = 60) ->
 def assert_nothing_changed(deploy: Deploy) -> None:
     """The run was good and changed nothing on any host."""
     assert deploy.status == 0, deploy.said[-6000:]
-    assert deploy.changes == []
+    assert deploy.changes == [], deploy.changes
     assert deploy.results["totals"]["success"] == 0
     assert deploy.results["totals"]["no_change"] > 0

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pyinfra
 from pyinfra.api.exceptions import PyinfraError
 
-from roles.db.configuration import REPLICATION_ROLE, configured, limits, source
+from roles.db.configuration import REPLICATION_ROLE, configured, limits, outdated, source
 from roles.db.survey import Survey, ask, survey
 from tierstack.model import Cluster, Host, TierstackError
 from tierstack.model.passwords import check_password
@@ -25,13 +25,16 @@ from tierstack.operations.postgres import (
     data_directory,
     databases,
     only_slots,
+    role_passwords,
 )
 from tierstack.secrets import Secrets
 
-__all__ = ["answers", "deploy", "drop_removed", "survey"]
+__all__ = ["answers", "deploy", "drop_removed", "passwords", "survey"]
 
 #: Names of roles and databases that PostgreSQL brings.
 _RESERVED = ("postgres", "template0", "template1", "public")
+
+_CONFIGURED = "PostgreSQL runs with its settings, access rules and certificate"
 
 
 def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
@@ -43,6 +46,8 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     roles = _roles(cluster, secrets)
     found = survey(cluster)
     state, is_primary = found.states[host.name], host.name == found.primary.name
+    # Nobody is shut out yet: what served before serves on, whatever becomes of this run.
+    old_rules = outdated(cluster, state)
     # Limits are raised on standbys first and lowered on the primary first: a standby with less
     # than its primary does not start (manual, 27.4.3).
     lowers = _lowers(cluster, found)
@@ -53,10 +58,10 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             name="Primary has its data directory", state=state, port=cluster.settings.db.port
         )
     if standby_first:
-        configured(cluster, host, secrets)
+        configured(_CONFIGURED, cluster, host, secrets, old_rules)
     gate(name="Standbys are ready for the primary's settings", before="the primary's settings")
     if is_primary:
-        configured(cluster, host, secrets)
+        configured(_CONFIGURED, cluster, host, secrets, old_rules)
         databases(
             name="Roles, databases and replication slots are in place",
             ask=ask(cluster, host, passwords=True),
@@ -80,7 +85,7 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             source=source(cluster, host, found, secrets),
         )
     if not is_primary and not standby_first:
-        configured(cluster, host, secrets)
+        configured(_CONFIGURED, cluster, host, secrets, old_rules)
 
 
 def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
@@ -104,9 +109,23 @@ def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
     return check
 
 
-def drop_removed(cluster: Cluster, host: Host) -> None:
-    """Drop the slots of standbys that have left the inventory, so that no WAL is kept for them."""
+def passwords(cluster: Cluster, host: Host, secrets: Secrets) -> None:
+    """Set the sites' passwords, once every web node has them: until then the old ones serve."""
     found = survey(cluster)
+    if host.name == found.primary.name:
+        role_passwords(
+            name="Sites log in with their passwords",
+            state=found.states[host.name],
+            ask=ask(cluster, host, passwords=True),
+            roles=[role for role in _roles(cluster, secrets) if not role.replication],
+        )
+
+
+def drop_removed(cluster: Cluster, host: Host, secrets: Secrets) -> None:
+    """Shut out hosts that have left the inventory, and keep no WAL for standbys among them."""
+    found = survey(cluster)
+    if outdated(cluster, found.states[host.name]):
+        configured("PostgreSQL lets in nobody else", cluster, host, secrets)
     if host.name == found.primary.name:
         only_slots(
             name="No WAL is kept for removed standbys",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from roles.db.survey import Survey
 from tierstack.model import Cluster, Host
 from tierstack.model.passwords import pgpass_line
-from tierstack.model.primary import slot_name
+from tierstack.model.primary import CONFIG_DIRECTORY, slot_name
 from tierstack.model.sizing import postgres_memory
 from tierstack.operations.config import Directory, Entry, File, Unit, config, template
 from tierstack.operations.postgres import Source, quoted_name
@@ -16,8 +17,10 @@ from tierstack.secrets import Secrets
 
 REPLICATION_ROLE = "tierstack_replication"
 
-_CONFIG = "/etc/postgresql/15/main"
+_CONFIG = CONFIG_DIRECTORY
 _HBA = f"{_CONFIG}/pg_hba.tierstack.conf"
+#: An access rule as we write it: what else is in the file is no earlier inventory's.
+_OUR_RULE = re.compile(r"hostssl \S+ \S+ [0-9.]+/32 scram-sha-256")
 _OURS = "/etc/tierstack/postgresql"
 _UNIT = "postgresql@15-main.service"
 
@@ -25,15 +28,23 @@ _UNIT = "postgresql@15-main.service"
 _EXTRA_SENDERS = 4
 
 
-def configured(cluster: Cluster, host: Host, secrets: Secrets) -> None:
-    """Have PostgreSQL run with its files."""
+def configured(
+    name: str, cluster: Cluster, host: Host, secrets: Secrets, old_rules: Sequence[str] = ()
+) -> None:
+    """Have PostgreSQL run with its files, and with old access rules beside the wanted ones."""
     config(
-        name="PostgreSQL runs with its settings, access rules and certificate",
+        name=name,
         stamp="db",
-        entries=_files(cluster, host, secrets),
+        entries=_files(cluster, host, secrets, old_rules),
         check=template("db/check.sh.j2", ours=_OURS, config=_CONFIG).decode(),
         units=[Unit(_UNIT)],
     )
+
+
+def outdated(cluster: Cluster, state: Mapping[str, Any]) -> list[str]:
+    """Return the access rules that were on a host when the run began, and should not stay."""
+    wanted = _rules(cluster)
+    return [line for line in state["access"] if _OUR_RULE.fullmatch(line) and line not in wanted]
 
 
 def limits(cluster: Cluster) -> dict[str, int]:
@@ -56,7 +67,9 @@ def source(cluster: Cluster, host: Host, found: Survey, secrets: Secrets) -> Sou
     )
 
 
-def _files(cluster: Cluster, host: Host, secrets: Secrets) -> list[Entry]:
+def _files(
+    cluster: Cluster, host: Host, secrets: Secrets, old_rules: Sequence[str] = ()
+) -> list[Entry]:
     db, memory = cluster.settings.db, postgres_memory(cluster, host)
     others = _others(cluster, host)
     conninfo = _conninfo(cluster, host, others)
@@ -86,7 +99,7 @@ def _files(cluster: Cluster, host: Host, secrets: Secrets) -> list[Entry]:
         ),
         File(
             _HBA,
-            template(f"db{_HBA}.j2", rules=_rules(cluster)),
+            template(f"db{_HBA}.j2", rules=sorted([*_rules(cluster), *old_rules])),
             mode="640",
             group="postgres",
         ),
@@ -119,29 +132,24 @@ def _files(cluster: Cluster, host: Host, secrets: Secrets) -> list[Entry]:
     ]
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A line of pg_hba: who may connect to what, and from where."""
-
-    database: str
-    role: str
-    address: str
-
-
-def _rules(cluster: Cluster) -> list[Rule]:
-    """Return the access rules that the flows ask for; no two fit one connection."""
+def _rules(cluster: Cluster) -> list[str]:
+    """Return the lines of pg_hba that the flows ask for; no two fit one connection."""
     rules = []
     for flow in cluster.flows:
         if flow.target != "db" or flow.port != cluster.settings.db.port:
             continue
         for address in sorted(host.address for host in cluster.tier(flow.source)):
             if flow.source == "db":
-                rules.append(Rule("replication", REPLICATION_ROLE, address))
+                rules.append(_rule("replication", REPLICATION_ROLE, address))
                 continue
             for site in cluster.sites:
                 name = quoted_name(site.database)
-                rules.append(Rule(name, name, address))
+                rules.append(_rule(name, name, address))
     return rules
+
+
+def _rule(database: str, role: str, address: str) -> str:
+    return f"hostssl {database} {role} {address}/32 scram-sha-256"
 
 
 def _others(cluster: Cluster, host: Host) -> list[Host]:

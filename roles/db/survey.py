@@ -53,7 +53,7 @@ def _ask_hosts(cluster: Cluster) -> Survey:
     members = {host.name: host for host in cluster.tier("db")}
     asked = {
         host.name: gevent.spawn(
-            hosts.ask_all, [host], DbState, _stdin=ask(cluster, members[host.name])
+            hosts.ask_all, [host], DbState, _stdin=ask(cluster, members[host.name], passwords=True)
         )
         for host in inventory.get_active_hosts()
         if host.name in members
@@ -73,4 +73,5 @@ def _held(state: Mapping[str, Any]) -> DataDirectory:
         standby=state["standby"],
         system_id=state["system_id"],
         timeline=state["timeline"],
+        configured=state["configured"],
     )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from typing import Any
+
+import pytest
 
 from roles.db import configuration
 from tests.model.conftest import Home
@@ -14,19 +17,21 @@ from tierstack.operations.config import File
 from tierstack.operations.postgres import Database, Role
 from tierstack.secrets import load_secrets
 
+HBA = "/etc/postgresql/15/main/pg_hba.tierstack.conf"
 RIGHTS = {"login": True, "superuser": False, "createdb": False, "createrole": False}
 
 
-def files(home: Home) -> dict[str, str]:
-    """Return the files of the first db host."""
+def files(home: Home, access: Sequence[str] = ()) -> dict[str, str]:
+    """Return the files of the first db host, where these access rules were before."""
     cluster = home.load()
-    entries = configuration._files(cluster, cluster.host("db1"), load_secrets(cluster))
+    old = configuration.outdated(cluster, {"access": access})
+    entries = configuration._files(cluster, cluster.host("db1"), load_secrets(cluster), old)
     return {entry.path: entry.content.decode() for entry in entries if isinstance(entry, File)}
 
 
 def test_access_rules_are_the_flows(home: Home) -> None:
     """Web hosts reach their site's database, db hosts replicate, and there is no other way in."""
-    rules = files(home)["/etc/postgresql/15/main/pg_hba.tierstack.conf"].splitlines()
+    rules = files(home)[HBA].splitlines()
     expected = [
         "local all postgres peer",
         'hostssl "blog" "blog" 10.0.0.11/32 scram-sha-256',
@@ -35,6 +40,15 @@ def test_access_rules_are_the_flows(home: Home) -> None:
         "hostssl replication tierstack_replication 10.0.0.22/32 scram-sha-256",
     ]
     assert expected == [line for line in rules if not line.startswith("#")]
+
+
+def test_old_access_rules_stay_during_a_run(home: Home) -> None:
+    """Who was let in before is let in beside the wanted ones; what is not ours is not kept."""
+    wanted = files(home)[HBA].splitlines()
+    gone = 'hostssl "blog" "blog" 10.0.0.19/32 scram-sha-256'
+    by_hand = ["hostssl all all 10.0.0.0/8 trust", "hostssl nonsense"]
+    kept = files(home, [*wanted, gone, *by_hand])[HBA].splitlines()
+    assert kept == [*wanted[:5], gone, *wanted[5:]]
 
 
 def test_a_host_follows_the_others(home: Home) -> None:
@@ -91,7 +105,24 @@ def test_role_loses_rights_that_it_should_not_have() -> None:
     }
     altered = list(postgres._role_sql(Role("blog", "secret"), {"blog": now}))
     expected = 'ALTER ROLE "blog" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION;'
-    assert expected == altered[0]
+    assert [expected] == altered
+
+
+@pytest.mark.parametrize("replication", [False, True])
+def test_role_that_is_there_keeps_its_password(replication: bool) -> None:
+    """A site's new password waits for its web nodes; that of replication is set with the rest."""
+    verifier = scram_verifier("old", b"salt")
+    now = {
+        **RIGHTS,
+        "replication": replication,
+        "salt": base64.b64encode(b"salt").decode(),
+        "iterations": 4096,
+        "digest": hashlib.sha256(verifier.encode()).hexdigest(),
+    }
+    role = Role("blog", "new", replication)
+    assert len(list(postgres._role_sql(role, {"blog": now}))) == replication
+    assert len(list(postgres._password_sql(role, now))) == 1
+    assert not list(postgres._password_sql(Role("blog", "old", replication), now))
 
 
 def test_database_is_made_once() -> None:

@@ -24,6 +24,22 @@ def test_first_line_decides_on_an_empty_cluster() -> None:
     assert decide_primary({"db2": EMPTY, "db1": EMPTY}, ["db1", "db2"]) == "db1"
 
 
+def test_missing_data_is_not_an_empty_cluster() -> None:
+    """A disk that is not mounted is not made up for with an empty database under its mount point."""
+    missing = DataDirectory(present=False, configured=True)
+    expected = (
+        "db1 has been a database host, and its data is not there; mount its disk, or, to start"
+        " empty, remove /etc/postgresql/15/main on it"
+    )
+    assert expected == refusal({"db1": missing}, ["db1"])
+    assert expected == refusal({"db1": missing, "db2": EMPTY}, ["db2", "db1"])
+    expected = (
+        "db1 and db2 have been database hosts, and their data is not there; mount their disks, or,"
+        " to start empty, remove /etc/postgresql/15/main on them"
+    )
+    assert expected == refusal({"db1": missing, "db2": missing}, ["db1", "db2"])
+
+
 @pytest.mark.parametrize("other", [EMPTY, STANDBY])
 def test_primary_is_who_is_primary(other: DataDirectory) -> None:
     """The host that holds the data is the primary, wherever it stands in the inventory."""

@@ -116,4 +116,5 @@ def test_limited_run_serves_no_release_without_its_static_files(operator: Operat
         " run; deploy without --limit, or with --limit media1 as well"
     ) in done.err
     assert operator.door.ask("/").status == 200
+    operator.deploy_well()  # Forgets the settings that were laid out for it.
     assert_nothing_changed(operator.deploy())

@@ -11,6 +11,9 @@ from tierstack.model.errors import TierstackError
 #: Where PostgreSQL 15's data lies on Debian 12.
 DATA_DIRECTORY = "/var/lib/postgresql/15/main"
 
+#: Where Debian 12 keeps its configuration; made after the data is in place, never before.
+CONFIG_DIRECTORY = "/etc/postgresql/15/main"
+
 #: Prefix of the replication slots that are ours to make and to drop.
 SLOT_PREFIX = "tierstack_"
 
@@ -33,12 +36,14 @@ class DataDirectory:
         standby: it is set up to follow a primary (`standby.signal`).
         system_id: the database's own number, the same on a primary and its copies; "" if unreadable.
         timeline: grows with each promotion.
+        configured: PostgreSQL is configured there, so it has had data before.
     """
 
     present: bool
     standby: bool = False
     system_id: str = ""
     timeline: int = 0
+    configured: bool = False
 
 
 def decide_primary(found: Mapping[str, DataDirectory], order: Sequence[str]) -> str:
@@ -62,6 +67,7 @@ def decide_primary(found: Mapping[str, DataDirectory], order: Sequence[str]) -> 
         )
     holders = {name: found[name] for name in order if name in found and found[name].present}
     if not holders:
+        _refuse_missing([name for name in order if name in found and found[name].configured])
         return order[0]
     _refuse_unreadable(holders)
     _refuse_strangers(holders)
@@ -98,6 +104,18 @@ def slot_name(host_name: str) -> str:
         digest = hashlib.sha256(host_name.encode()).hexdigest()[:8]
         name = f"{name[: _SLOT_NAME_LIMIT - 9]}_{digest}"
     return name
+
+
+def _refuse_missing(configured: Sequence[str]) -> None:
+    if not configured:
+        return
+    one = len(configured) == 1
+    raise PrimaryError(
+        f"{_and(configured)} {'has been a database host' if one else 'have been database hosts'},"
+        f" and {'its' if one else 'their'} data is not there;"
+        f" mount {'its disk' if one else 'their disks'},"
+        f" or, to start empty, remove {CONFIG_DIRECTORY} on {'it' if one else 'them'}"
+    )
 
 
 def _refuse_unreadable(holders: Mapping[str, DataDirectory]) -> None:

@@ -36,6 +36,7 @@ class DbState(FactBase[dict[str, Any]]):
         installed    bool: PostgreSQL 15's programs are there
         present      bool: something lies in the data directory
         configured   bool: /etc/postgresql/15/main/postgresql.conf is there
+        access       [line of pg_hba.tierstack.conf that lets somebody in over the network]
         standby      bool: standby.signal is there
         system_id    str: "" if the data cannot be read
         timeline     int, checksums bool, limits {"max_connections": int, "max_wal_senders": int}
@@ -175,6 +176,9 @@ def databases(
     """
     Have roles, databases and replication slots on the primary; what else is there stays.
 
+    Roles get their password when they are made. One that is there keeps it until `role_passwords`,
+    unless it is for replication: standbys follow within their tier.
+
     Args:
         ask: standard input of `DbState`, from `look` with `passwords`.
         roles: who may log in.
@@ -226,10 +230,14 @@ def _role_sql(role: Role, found: dict[str, Any]) -> Iterable[str]:
         yield f"CREATE ROLE {name} {words};"
     elif {right: now[right] for right in rights} != rights:
         yield f"ALTER ROLE {name} {words};"
-    if now is None or not same_password(
-        role.password, now["salt"], now["iterations"], now["digest"]
-    ):
-        yield f"ALTER ROLE {name} PASSWORD '{scram_verifier(role.password, os.urandom(_SALT_BYTES))}';"
+    if now is None or role.replication:
+        yield from _password_sql(role, now)
+
+
+def _password_sql(role: Role, now: dict[str, Any] | None) -> Iterable[str]:
+    if not now or not same_password(role.password, now["salt"], now["iterations"], now["digest"]):
+        verifier = scram_verifier(role.password, os.urandom(_SALT_BYTES))
+        yield f"ALTER ROLE {quoted_name(role.name)} PASSWORD '{verifier}';"
 
 
 def _database_sql(wanted: Database, found: dict[str, Any]) -> Iterable[tuple[str, str]]:
@@ -257,6 +265,31 @@ def _slot_sql(wanted: Sequence[str], found: Sequence[dict[str, Any]]) -> Iterabl
     # WAL is kept from the slot's making on, so that a copy that starts later misses nothing.
     for name in sorted(set(wanted) - {slot["name"] for slot in found}):
         yield f"SELECT pg_create_physical_replication_slot({_text(name)}, true);"
+
+
+@operation()
+def role_passwords(
+    state: dict[str, Any], ask: str, roles: Sequence[Role]
+) -> Generator[StringCommand, None, None]:
+    """
+    Set the passwords of roles that had another one when the run began.
+
+    Args:
+        state: the primary's `DbState` at the start of the run; asked again if it did not run then.
+        ask: standard input of `DbState`, from `look` with `passwords`.
+        roles: who may log in; `databases` has made those that were missing, with their password.
+    """
+    if not state["running"]:
+        state = host.get_fact(DbState, _stdin=ask)
+    found = state.get("roles", {})
+    statements = [
+        (_MAINTENANCE, sql)
+        for role in roles
+        if role.name in found
+        for sql in _password_sql(role, found[role.name])
+    ]
+    if statements:
+        yield _command({"verb": "sql", "statements": statements})
 
 
 @operation()

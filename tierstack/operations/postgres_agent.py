@@ -24,6 +24,7 @@ DATA = Path("/var/lib/postgresql/15/main")
 STAGE = DATA.parent / ".tierstack-new"
 MARKER = STAGE / "made-by-tierstack"
 CONFIG = Path("/etc/postgresql/15/main")
+ACCESS = CONFIG / "pg_hba.tierstack.conf"
 POSTMASTER = DATA / "postmaster.pid"
 AS_POSTGRES = ("runuser", "-u", "postgres", "--")
 
@@ -88,6 +89,7 @@ def look(request):
         "installed": (BIN / "postgres").exists(),
         "present": has_data(),
         "configured": (CONFIG / "postgresql.conf").exists(),
+        "access": access(),
         "standby": (DATA / "standby.signal").exists(),
         "running": False,
         "accepts": False,
@@ -114,6 +116,14 @@ def has_data():
     if DATA.is_dir():
         return any(DATA.iterdir())
     return DATA.exists() or DATA.is_symlink()
+
+
+def access():
+    """Return the lines that let somebody in over the network."""
+    if not ACCESS.exists():
+        return []
+    lines = ACCESS.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in lines if line.startswith("hostssl ")]
 
 
 def control(directory):
