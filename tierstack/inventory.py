@@ -19,7 +19,8 @@ from pyinfra.connectors.ssh import ConnectorData
 from pyinfra.context import ctx_config, ctx_state
 
 from tierstack.model import Cluster, InventoryError, Mistake, TierstackError
-from tierstack.model.check import RawInventory, check
+from tierstack.model.check import check
+from tierstack.model.raw import RawInventory
 from tierstack.model.settings import TIER_SETTINGS
 
 #: The checkout's own root: `group_data/` there belongs to `inventories/` there, and to no one else.
