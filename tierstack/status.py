@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import gevent
 from pyinfra.api.config import Config
 from pyinfra.api.exceptions import ConnectError, PyinfraError
-from pyinfra.api.facts import FactBase
 from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.state import State
 from pyinfra.context import ctx_host, ctx_inventory, ctx_state
 from pyinfra_cli.inventory import make_inventory
 
 from tierstack.model import TIERS, Cluster, Host
+from tierstack.operations.remote import RemoteFact, program
 
 #: What runs on a host of each tier; `share` units are added by how MEDIA_ROOT is shared.
 _UNITS = {
@@ -61,15 +59,8 @@ class Node:
         return asdict(self)
 
 
-class NodeState(FactBase[dict[str, Any]]):
+class NodeState(RemoteFact):
     """What `look.py` says of a host; one execution."""
-
-    def command(self) -> str:
-        return "python3 -c 'import sys; exec(sys.stdin.read())'"
-
-    def process(self, output: list[str]) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(output[-1])
-        return found
 
 
 def survey(cluster: Cluster) -> list[Node]:
@@ -105,12 +96,12 @@ def _ask(cluster: Cluster, host: Host, connected: PyinfraHost) -> dict[str, Any]
         "media_port": settings.media.port,
         "cache_port": settings.cache.port,
     }
-    source = (Path(__file__).parent / "operations" / "look.py").read_text(encoding="utf-8")
-    program = f"REQUEST = __import__('json').loads({json.dumps(request)!r})\n{source}"
     with ctx_host.use(connected):
         try:
             connected.connect(show_errors=False, raise_exceptions=True)
-            found: dict[str, Any] | None = connected.get_fact(NodeState, _stdin=program)
+            found: dict[str, Any] | None = connected.get_fact(
+                NodeState, _stdin=program("look.py", request)
+            )
         except ConnectError as error:
             return str(error)
         except PyinfraError:  # The fact failed; its own words are on the host's standard error.

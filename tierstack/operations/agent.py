@@ -15,6 +15,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -24,6 +25,8 @@ STAMPS = "/var/lib/tierstack"
 
 
 def main(request):
+    # A terminal's hang-up or a controller that died must not stop a change half-way.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if request["verb"] == "look":
         print(json.dumps(look(request)))
         return 0
@@ -263,11 +266,3 @@ def fail(error, state):
     print(error.strip(), file=sys.stderr)
     print("tierstack: " + state, file=sys.stderr)
     return 1
-
-
-if __name__ == "__main__":
-    # A terminal's hang-up or a controller that died must not stop a change half-way.
-    import signal
-
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    sys.exit(main(REQUEST))  # noqa: F821 -- put before this line by tierstack.operations.config

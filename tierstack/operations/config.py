@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,11 +18,13 @@ from typing import Any, Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra import host
 from pyinfra.api.command import StringCommand
-from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
+
+from tierstack.operations.remote import RemoteFact, program, run
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _TEMPLATES = _ROOT / "templates"
+_AGENT = "agent.py"
 
 Activation = Literal["reload", "restart"]
 
@@ -137,26 +138,8 @@ def _environment() -> Environment:
     )
 
 
-@cache
-def _agent() -> str:
-    return (Path(__file__).parent / "agent.py").read_text(encoding="utf-8")
-
-
-def _program(request: dict[str, Any]) -> tuple[StringCommand, str]:
-    """Return the command to run on a host, and its standard input: the agent and one request."""
-    source = f"REQUEST = __import__('json').loads({json.dumps(request)!r})\n" + _agent()
-    return StringCommand("python3 -c 'import sys; exec(sys.stdin.read())'"), source
-
-
-class ConfigState(FactBase[dict[str, Any]]):
+class ConfigState(RemoteFact):
     """What is on a host: paths, units and the stamp of what the units have loaded. One execution."""
-
-    def command(self) -> StringCommand:
-        return StringCommand("python3 -c 'import sys; exec(sys.stdin.read())'")
-
-    def process(self, output: list[str]) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(output[-1])
-        return found
 
 
 @operation()
@@ -193,7 +176,7 @@ def config(
         "units": {unit.name: unit.healthy for unit in units},
         "stamp": stamp,
     }
-    found = host.get_fact(ConfigState, _stdin=_program(look)[1])
+    found = host.get_fact(ConfigState, _stdin=program(_AGENT, look))
     if not found:
         yield StringCommand("echo 'python3 is missing on this host' >&2; exit 1")
         return
@@ -216,7 +199,8 @@ def config(
         "restart": "unfinished" if restart else want["restart"],
         "reload": "unfinished" if reload else want["reload"],
     }
-    command, stdin = _program(
+    yield run(
+        _AGENT,
         {
             "verb": "apply",
             "entries": [_sent(entry) for entry in (entries if check_staged else changed)],
@@ -225,9 +209,8 @@ def config(
             "check_staged": check_staged if changed else "",
             "then": then if changed or reload or restart else "",
             "actions": actions,
-        }
+        },
     )
-    yield StringCommand(command, _stdin=stdin)
 
 
 def _actions(

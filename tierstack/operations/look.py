@@ -1,6 +1,6 @@
 """Runs on a host, never imported on the controller: says how the host's tiers are.
 
-Sent over standard input behind a line `REQUEST = {...}`; prints one JSON object. It only reads, and
+Sent over standard input with one request; prints one JSON object. It only reads, and
 no question waits longer than a few seconds.
 """
 
@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import subprocess
+import sys  # noqa: F401 -- for the line that calls main
 
 TIMEOUT_S = 3
 
@@ -125,7 +126,3 @@ def haproxy():
             if row["svname"] not in ("FRONTEND", "BACKEND")
         ]
     }
-
-
-if __name__ == "__main__":
-    main(REQUEST)  # noqa: F821 -- put before this file by tierstack.status

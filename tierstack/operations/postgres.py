@@ -6,28 +6,25 @@ report a change, and know neither data directories nor standbys, slots, rights a
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pyinfra import host
 from pyinfra.api.command import PyinfraCommand, StringCommand
-from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
 
 from tierstack.model.passwords import same_password, scram_verifier
 from tierstack.model.primary import SLOT_PREFIX
 from tierstack.operations.gate import Refuse, executing
+from tierstack.operations.remote import RemoteFact, program, run
 
-_RUN = "python3 -c 'import sys; exec(sys.stdin.read())'"
+_AGENT = "postgres_agent.py"
 _SALT_BYTES = 16
 
 
-class DbState(FactBase[dict[str, Any]]):
+class DbState(RemoteFact):
     """
     All that is to be known of PostgreSQL on one host, in one execution; `{}` without python3.
 
@@ -62,13 +59,6 @@ class DbState(FactBase[dict[str, Any]]):
         available        [extension that can be created]
     """
 
-    def command(self) -> str:
-        return _RUN
-
-    def process(self, output: list[str]) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(output[-1])
-        return found
-
     @staticmethod
     def default() -> dict[str, Any]:
         return {}
@@ -84,28 +74,16 @@ def look(address: str, port: int, databases: Sequence[str] = (), passwords: bool
         databases: which databases to look into.
         passwords: whether to say of each role what tells if its password is the right one.
     """
-    return _program(
+    return program(
+        _AGENT,
         {
             "verb": "look",
             "address": address,
             "port": port,
             "databases": list(databases),
             "passwords": passwords,
-        }
+        },
     )
-
-
-@cache
-def _agent() -> str:
-    return (Path(__file__).parent / "postgres_agent.py").read_text(encoding="utf-8")
-
-
-def _program(request: dict[str, Any]) -> str:
-    return f"{_agent()}\nmain(json.loads({json.dumps(request)!r}))\n"
-
-
-def _command(request: dict[str, Any]) -> StringCommand:
-    return StringCommand(_RUN, _stdin=_program(request))
 
 
 @dataclass(frozen=True)
@@ -141,7 +119,9 @@ def data_directory(
         source: the primary to copy; without one an empty database is made.
     """
     if not (state["present"] and state["configured"]):
-        yield _command({"verb": "make", "port": port, "source": asdict(source) if source else None})
+        yield run(
+            _AGENT, {"verb": "make", "port": port, "source": asdict(source) if source else None}
+        )
 
 
 @dataclass(frozen=True)
@@ -190,7 +170,7 @@ def databases(
         if executing():
             yield Refuse(f"PostgreSQL does not answer: {state.get('problem') or 'it does not run'}")
         else:
-            yield _command({"verb": "sql", "statements": []})
+            yield run(_AGENT, {"verb": "sql", "statements": []})
         return
     unknown = sorted(
         {name for wanted in databases for name in wanted.extensions} - set(state["available"])
@@ -207,7 +187,7 @@ def databases(
         *((_MAINTENANCE, sql) for sql in _slot_sql(slots, state["slots"])),
     ]
     if statements:
-        yield _command({"verb": "sql", "statements": statements})
+        yield run(_AGENT, {"verb": "sql", "statements": statements})
 
 
 _MAINTENANCE = "postgres"
@@ -289,7 +269,7 @@ def role_passwords(
         for sql in _password_sql(role, found[role.name])
     ]
     if statements:
-        yield _command({"verb": "sql", "statements": statements})
+        yield run(_AGENT, {"verb": "sql", "statements": statements})
 
 
 @operation()
@@ -315,7 +295,7 @@ def only_slots(
     ]
     if gone:
         sql = "".join(_DROP_SLOT.format(_text(name)) for name in gone)
-        yield _command({"verb": "sql", "statements": [(_MAINTENANCE, sql)]})
+        yield run(_AGENT, {"verb": "sql", "statements": [(_MAINTENANCE, sql)]})
 
 
 _DROP_SLOT = """
