@@ -17,6 +17,8 @@ from pyinfra.context import ctx_host, ctx_inventory, ctx_state
 from pyinfra_cli.inventory import make_inventory
 
 from tierstack.model import TIERS, Cluster, Host
+from tierstack.operations.haproxy import HaproxyStat, Server
+from tierstack.operations.postgres import DbState, look
 from tierstack.operations.remote import RemoteFact, program
 
 #: What runs on a host of each tier; `share` units are added by how MEDIA_ROOT is shared.
@@ -31,6 +33,8 @@ _CONNECT_TIMEOUT_S = 5
 
 #: A standby that is further behind is worth a look.
 _LAG_LIMIT_S = 30
+
+_Rotation = dict[str, dict[str, Server]]
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,11 @@ def _ask(cluster: Cluster, host: Host, connected: PyinfraHost) -> dict[str, Any]
             found: dict[str, Any] | None = connected.get_fact(
                 NodeState, _stdin=program("look.py", request)
             )
+            if found and "balancer" in host.tiers:
+                found["servers"] = connected.get_fact(HaproxyStat)
+            if found and "db" in host.tiers:
+                asked = look(host.address, settings.db.port)
+                found["db"] = connected.get_fact(DbState, _stdin=asked)
         except ConnectError as error:
             return str(error)
         except PyinfraError:  # The fact failed; its own words are on the host's standard error.
@@ -140,49 +149,40 @@ def judge(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> list
     return _with_primary_count(nodes)
 
 
-def _rotation(
-    cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]
-) -> dict[str, dict[str, str]]:
-    """Return what each balancer says of each server: host name to balancer name to status."""
-    seen: dict[str, dict[str, str]] = {}
+def _rotation(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> _Rotation:
+    """Return what each balancer says of each server: host name to balancer name to server."""
+    seen: _Rotation = {}
     for balancer in cluster.tier("balancer"):
         said = answers[balancer.name]
-        servers = said.get("balancer", {}).get("servers", []) if isinstance(said, dict) else []
-        for server in servers:
-            seen.setdefault(server["server"], {})[balancer.name] = server["status"]
+        for server in said.get("servers", []) if isinstance(said, dict) else []:
+            seen.setdefault(server.name, {})[balancer.name] = server
     return seen
 
 
 def _judge_balancer(
-    cluster: Cluster, host: Host, said: dict[str, Any], rotation: dict[str, dict[str, str]]
+    cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Rotation
 ) -> Node:
-    if error := said["balancer"].get("error"):
-        return Node("balancer", host.name, "up", notes=f"its socket: {error}", good=False)
+    if not said["servers"]:
+        note = "its socket does not answer; look: journalctl -u haproxy"
+        return Node("balancer", host.name, "up", notes=note, good=False)
     nodes = [*cluster.tier("web"), *cluster.tier("media")]
-    up = [node for node in nodes if _is_up(rotation.get(node.name, {}).get(host.name, ""))]
+    up_here = {server.name for server in said["servers"] if server.up}
+    up = [node for node in nodes if node.name in up_here]
     serves = f"{len(up)} of {len(nodes)} nodes in rotation"
     missing = ", ".join(node.name for node in nodes if node not in up)
     notes = f"not in rotation: {missing}" if missing else ""
     return Node("balancer", host.name, "up", serves, notes, good=not missing)
 
 
-def _is_up(status: str) -> bool:
-    return status.startswith("UP") or status == "no check"
-
-
-def _in_rotation(host: Host, rotation: dict[str, dict[str, str]]) -> str:
+def _in_rotation(host: Host, rotation: _Rotation) -> str:
     """Return what is missing until all balancers send visitors, or an empty string."""
     if host.name not in rotation:
         return "no balancer sends visitors"
-    out = {
-        balancer: status for balancer, status in rotation[host.name].items() if not _is_up(status)
-    }
-    return ", ".join(f"{balancer} says {status}" for balancer, status in sorted(out.items()))
+    seen = sorted(rotation[host.name].items())
+    return ", ".join(f"{balancer} says {node.status}" for balancer, node in seen if not node.up)
 
 
-def _judge_web(
-    cluster: Cluster, host: Host, said: dict[str, Any], rotation: dict[str, dict[str, str]]
-) -> Node:
+def _judge_web(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Rotation) -> Node:
     serves = ", ".join(f"{site} {release}" for site, release in said["releases"].items())
     if said["hold"]:
         note = "held back by /etc/tierstack/hold"
@@ -199,40 +199,37 @@ def _judge_web(
     return Node("web", host.name, "in rotation", serves, notes, good=not lost)
 
 
-def _judge_db(
-    cluster: Cluster, host: Host, said: dict[str, Any], rotation: dict[str, dict[str, str]]
-) -> Node:
+def _judge_db(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Rotation) -> Node:
     db = said["db"]
-    if "error" in db:
-        return Node("db", host.name, "down", notes=db["error"], good=False)
+    if not db.get("running"):
+        note = db.get("problem") or "PostgreSQL does not answer"
+        return Node("db", host.name, "down", notes=note, good=False)
     if db["in_recovery"]:
         lag = float(db["lag_s"] or 0)
-        streaming = db["receiving"] == "streaming"
+        streaming = (db["receiver"] or {}).get("status") == "streaming"
         notes = "" if streaming else "does not receive from the primary"
         if streaming and lag > _LAG_LIMIT_S:
             notes = "far behind"
         return Node("db", host.name, "standby", f"{lag:.1f} s behind", notes, good=not notes)
     expected = len(cluster.tier("db")) - 1
-    serves = f"{db['standbys']} of {expected} standbys follow" if expected else ""
+    following = sum(standby["state"] == "streaming" for standby in db["standbys"])
+    lost = [slot["name"] for slot in db["slots"] if slot["wal_status"] in ("lost", "unreserved")]
+    serves = f"{following} of {expected} standbys follow" if expected else ""
     notes = ""
-    if db["standbys"] < expected:
+    if following < expected:
         notes = "a standby is missing"
-    if db["lost_slots"]:
-        notes = f"too far behind to catch up: {', '.join(db['lost_slots'])}"
+    if lost:
+        notes = f"too far behind to catch up: {', '.join(lost)}"
     return Node("db", host.name, "primary", serves, notes, good=not notes)
 
 
-def _judge_cache(
-    cluster: Cluster, host: Host, said: dict[str, Any], rotation: dict[str, dict[str, str]]
-) -> Node:
+def _judge_cache(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Rotation) -> Node:
     if said["cache"]:
         return Node("cache", host.name, "up", "cached values")
     return Node("cache", host.name, "down", notes="memcached does not answer", good=False)
 
 
-def _judge_media(
-    cluster: Cluster, host: Host, said: dict[str, Any], rotation: dict[str, dict[str, str]]
-) -> Node:
+def _judge_media(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Rotation) -> Node:
     if said["media"] != 200:
         note = f"its health page answers {said['media'] or 'nothing'}"
         return Node("media", host.name, "out of rotation", notes=note, good=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tests.model.conftest import Home
 from tierstack.model import Cluster
+from tierstack.operations.haproxy import Server
 from tierstack.status import Node, judge
 
 
@@ -20,24 +22,27 @@ def answers() -> dict[str, Any]:
         "mounts": {"blog": True},
     }
     servers = [
-        {"backend": "web", "server": name, "status": "UP"} for name in ("web1", "web2", "media1")
+        Server("web", name, "", "UP", sessions=0, check="L7OK 200", since_s=9)
+        for name in ("web1", "web2", "media1")
     ]
     primary: dict[str, Any] = {
+        "running": True,
         "in_recovery": False,
-        "receiving": None,
+        "receiver": None,
         "lag_s": None,
-        "standbys": 1,
-        "lost_slots": [],
+        "standbys": [{"name": "tierstack_db2", "state": "streaming"}],
+        "slots": [{"name": "tierstack_db2", "wal_status": "reserved"}],
     }
     standby: dict[str, Any] = {
+        "running": True,
         "in_recovery": True,
-        "receiving": "streaming",
+        "receiver": {"status": "streaming"},
         "lag_s": 0.25,
-        "standbys": 0,
-        "lost_slots": [],
+        "standbys": [],
+        "slots": [],
     }
     return {
-        "lb1": {"units": {"haproxy": "active"}, "balancer": {"servers": servers}},
+        "lb1": {"units": {"haproxy": "active"}, "servers": servers},
         "web1": dict(web),
         "web2": dict(web),
         "db1": {"units": {"postgresql@15-main": "active"}, "db": primary},
@@ -79,7 +84,8 @@ def test_silent_host_is_bad(home: Home) -> None:
 def test_drained_node_is_out_of_rotation(home: Home) -> None:
     """A balancer that drains a node is quoted."""
     said = answers()
-    said["lb1"]["balancer"]["servers"][0]["status"] = "NOLB"
+    servers = said["lb1"]["servers"]
+    servers[0] = replace(servers[0], status="NOLB")
     assert line(home.load(), said, "web1").notes == "lb1 says NOLB"
     assert line(home.load(), said, "lb1").notes == "not in rotation: web1"
 
@@ -95,7 +101,10 @@ def test_two_primaries_are_bad(home: Home) -> None:
 def test_standby_that_lost_its_place_is_named(home: Home) -> None:
     """A slot that the primary gave up is named on the primary's line."""
     said = answers()
-    said["db1"]["db"] |= {"standbys": 0, "lost_slots": ["tierstack_db2"]}
+    said["db1"]["db"] |= {
+        "standbys": [],
+        "slots": [{"name": "tierstack_db2", "wal_status": "lost"}],
+    }
     assert line(home.load(), said, "db1").notes == "too far behind to catch up: tierstack_db2"
 
 

@@ -4,7 +4,6 @@ Sent over standard input with one request; prints one JSON object. It only reads
 no question waits longer than a few seconds.
 """
 
-import csv
 import http.client
 import json
 import os
@@ -27,10 +26,6 @@ def main(request):
         found["media"] = http_status(request["address"], request["media_port"], "/-/media-health")
     if "cache" in request["tiers"]:
         found["cache"] = memcached(request["address"], request["cache_port"])
-    if "db" in request["tiers"]:
-        found["db"] = postgres()
-    if "balancer" in request["tiers"]:
-        found["balancer"] = haproxy()
     print(json.dumps(found))
 
 
@@ -43,7 +38,6 @@ def run(*command):
             stderr=subprocess.STDOUT,
             text=True,
             timeout=TIMEOUT_S,
-            cwd="/",  # psql complains of a directory that postgres may not enter
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return False, str(error)
@@ -86,43 +80,3 @@ def memcached(address, port):
             return connection.recv(99).startswith(b"VERSION")
     except OSError:
         return False
-
-
-QUERY = """
-select json_build_object(
-    'in_recovery', pg_is_in_recovery(),
-    'receiving', (select status from pg_stat_wal_receiver),
-    'lag_s', case when pg_is_in_recovery() then
-        case when pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() then 0
-        else extract(epoch from now() - pg_last_xact_replay_timestamp()) end end,
-    'standbys', (select count(*) from pg_stat_replication where state = 'streaming'),
-    'lost_slots', (select coalesce(json_agg(slot_name), '[]') from pg_replication_slots
-        where wal_status in ('lost', 'unreserved')))
-"""
-
-
-def postgres():
-    good, said = run("runuser", "-u", "postgres", "--", "psql", "-XAtq", "-c", QUERY)
-    return json.loads(said) if good else {"error": said}
-
-
-def haproxy():
-    """Return HAProxy's own table: one row a server. Source: HAProxy management guide, 9.1."""
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(TIMEOUT_S)
-            connection.connect("/run/haproxy/admin.sock")
-            connection.sendall(b"show stat\n")
-            text = b""
-            while data := connection.recv(65536):
-                text += data
-    except OSError as error:
-        return {"error": str(error)}
-    rows = csv.DictReader(text.decode().lstrip("# ").splitlines())
-    return {
-        "servers": [
-            {"backend": row["pxname"], "server": row["svname"], "status": row["status"]}
-            for row in rows
-            if row["svname"] not in ("FRONTEND", "BACKEND")
-        ]
-    }
