@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from pyinfra import host
 
-from roles import balancer, base, cache, db, media, web
+from roles import balancer, base, cache, db, media, share, web
 from tierstack.hosts import surveyed_cluster, whole_run
 from tierstack.operations.gate import gate
 from tierstack.secrets import load_secrets
@@ -38,7 +38,11 @@ gate(name="The db tier answers", before="the cache tier", answers=db.answers(clu
 
 if "cache" in me.tiers:
     cache.deploy(cluster, me)
-gate(name="The cache tier answers", before="the media tier", answers=cache.answers(cluster, me))
+gate(name="The cache tier answers", before="the share", answers=cache.answers(cluster, me))
+
+if me == cluster.exporter:
+    share.export(cluster, me, secrets)
+gate(name="MEDIA_ROOT is exported", before="the media tier", answers=share.answers(cluster, me))
 
 if "media" in me.tiers:
     media.deploy(cluster, me, secrets)
@@ -71,5 +75,6 @@ gate(name="The front door answers", before="the end", answers=balancer.answers(c
 # the databases, slots of removed standbys.
 if everyone:
     base.close(cluster, me)
+    share.close(cluster, me)
 if everyone and "db" in me.tiers:
     db.drop_removed(cluster, me, secrets)

@@ -38,10 +38,17 @@ cache = [
     ("cache1", {"address": "10.0.0.31"}),
 ]
 
-# lighttpd: uploads and static files. Web hosts mount MEDIA_ROOT from here.
+# lighttpd: uploads and static files. Web hosts mount MEDIA_ROOT from here, over NFS.
 media = [
     ("media1", {"address": "10.0.0.41"}),
 ]
+
+# An NFS server of its own for MEDIA_ROOT, where one media host's disk is not enough; web hosts
+# write there, and the media host serves from there:
+#
+#     storage = [
+#         ("storage1", {"address": "10.0.0.51"}),
+#     ]
 
 # Checks everything above and in group_data/ before a host is touched.
 cluster(__file__)

@@ -21,14 +21,14 @@ PACKAGES = {
     ),
     "db": ("postgresql-15", "postgresql-client-15"),
     "cache": ("memcached",),
-    "media": ("lighttpd", "acl"),
+    "media": ("lighttpd",),
 }
-_SHARE_PACKAGES = {
-    ("web", "nfs"): ("nfs-common",),
-    ("web", "sshfs"): ("sshfs",),
-    ("media", "nfs"): ("nfs-kernel-server",),
-    ("media", "sshfs"): ("openssh-server", "openssh-sftp-server"),
+#: What each kind of share needs where MEDIA_ROOT lies, and where it is mounted.
+_EXPORT_PACKAGES = {
+    "nfs": ("nfs-kernel-server",),
+    "sshfs": ("openssh-server", "openssh-sftp-server"),
 }
+_MOUNT_PACKAGES = {"nfs": ("nfs-common",), "sshfs": ("sshfs",)}
 
 #: Debian's PostgreSQL makes a cluster while it is installed, without checksums; ours is made later.
 _NO_DEFAULT_CLUSTER = (
@@ -46,7 +46,7 @@ def deploy(cluster: Cluster, host: Host) -> None:
     )
     # Accounts and kernel settings first: files of the tiers belong to these accounts, and
     # programs bind to the cluster address.
-    sites = cluster.sites if {"web", "media"} & set(host.tiers) else ()
+    sites = cluster.sites if {"web", "media", "storage"} & set(host.tiers) else ()
     config(
         name="Accounts, kernel settings and journal limits are in place",
         stamp="base",
@@ -147,8 +147,11 @@ def _packages(cluster: Cluster, host: Host) -> Sequence[str]:
     if not hosts.facts(host.name)["container"]:
         wanted.append("chrony")  # A container has its machine's clock.
     for tier in host.tiers:
-        wanted += PACKAGES[tier]
-        wanted += _SHARE_PACKAGES.get((tier, cluster.settings.media.share), ())
+        wanted += PACKAGES.get(tier, ())
+    if host == cluster.exporter:
+        wanted += _EXPORT_PACKAGES[cluster.settings.media.share]
+    if cluster.mounts_share(host):
+        wanted += _MOUNT_PACKAGES[cluster.settings.media.share]
     if "web" in host.tiers:
         wanted += [package for site in cluster.sites for package in site.settings.packages]
     return sorted(set(wanted))

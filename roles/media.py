@@ -39,7 +39,8 @@ _INERT = (
 
 
 def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
-    """Serve media and static files on the host's cluster address, and share MEDIA_ROOT."""
+    """Serve media and static files on the host's cluster address."""
+    share.mount(cluster, host, secrets)
     config(
         name="lighttpd serves media and static files",
         stamp="media",
@@ -69,8 +70,6 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
         check_staged="lighttpd -tt -f $STAGE/etc/tierstack/lighttpd.conf",
         units=[Unit("lighttpd.service")],
     )
-    if cluster.tier("web") and host == share.exporter(cluster):
-        share.export(cluster, host, secrets)
 
 
 def static_files(cluster: Cluster, host: Host) -> None:
@@ -105,10 +104,10 @@ def static_files(cluster: Cluster, host: Host) -> None:
 
 
 class MediaAnswers(FactBase[str]):
-    """What is missing until lighttpd and the share answer, or an empty string."""
+    """What is missing until lighttpd answers, or an empty string."""
 
-    def command(self, address: str, port: int, path: str, share_port: int) -> str:
-        return f"python3 - {address} {port} {path} {share_port} 2>&1 | tail -n 1"
+    def command(self, address: str, port: int, path: str) -> str:
+        return f"python3 - {address} {port} {path} 2>&1 | tail -n 1"
 
     @staticmethod
     def default() -> str:
@@ -119,17 +118,12 @@ class MediaAnswers(FactBase[str]):
 
 
 _ASK = """
-import socket, sys, urllib.request
-address, port, path, share_port = sys.argv[1:]
+import sys, urllib.request
+address, port, path = sys.argv[1:]
 try:
     urllib.request.urlopen("http://%s:%s%s" % (address, port, path), timeout=3).read()
 except OSError as error:
     sys.exit("lighttpd does not answer on %s:%s: %s" % (address, port, error))
-try:
-    if int(share_port):
-        socket.create_connection((address, int(share_port)), 3).close()
-except OSError as error:
-    sys.exit("the share of MEDIA_ROOT does not answer on %s:%s: %s" % (address, share_port, error))
 """
 
 
@@ -137,17 +131,17 @@ def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
     """Return a check for the gate: None where there is nothing to ask."""
     if "media" not in host.tiers:
         return None
-    shares = cluster.tier("web") and host == share.exporter(cluster)
+    mounts = [site.media_root for site in cluster.sites if cluster.mounts_share(host)]
 
     def check() -> str:
-        return pyinfra.host.get_fact(
+        said: str = pyinfra.host.get_fact(
             MediaAnswers,
             address=host.address,
             port=cluster.settings.media.port,
             path=HEALTH_PATH,
-            share_port=share.port(cluster) if shares else 0,
             _stdin=_ASK,
         )
+        return said or share.not_mounted(mounts)
 
     return check
 
@@ -164,8 +158,6 @@ def _directories(cluster: Cluster) -> list[Directory | File]:
     for site in cluster.sites:
         found += [
             Directory(site.home),
-            # Set-group-ID: what somebody else puts in still belongs to the site's group.
-            Directory(site.media_root, mode="2755", owner=site.account, group=site.account),
             Directory(site.static_root),
         ]
     return found

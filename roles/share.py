@@ -1,13 +1,15 @@
-"""MEDIA_ROOT lies on the first media host and is mounted on the web hosts, over NFS or sshfs.
+"""MEDIA_ROOT lies on one host, and the hosts that need it mount it from there, over NFS or sshfs.
 
-Two ends: `export` on the media host, `mount` on a web host. A dead media host makes file operations
-fail within a few seconds; nothing waits for it, and the mount comes back with it.
+Two ends: `export` where the files are, `mount` where they are used. A dead server makes file
+operations fail within a few seconds; nothing waits for it, and the mount comes back with it.
+
+Source: chapter, "Use a separate media server".
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -15,14 +17,12 @@ import pyinfra
 from pyinfra.api.facts import FactBase
 
 from tierstack.model import Cluster, Host, Site
-from tierstack.operations.config import Absent, Entry, File, Link, Unit, config, template
+from tierstack.operations.config import Absent, Directory, Entry, File, Link, Unit, config, template
 from tierstack.secrets import Secrets, ssh_public_key
 
 #: `softerr`: an operation fails instead of waiting for ever; `timeo` is in tenths of a second.
-#: `sync`: write() itself reports the failure. What fstab calls nofail, x-systemd.automount and
-#: x-systemd.mount-timeout are the units' own WantedBy=, .automount and TimeoutSec=.
-#: Source: nfs(5), systemd.mount(5).
-NFS_OPTIONS = "vers=4.2,softerr,timeo=10,retrans=2,sync,nosuid,nodev,noexec,_netdev"
+#: `sync`: write() itself reports the failure. Source: nfs(5).
+NFS_OPTIONS = "vers=4.2,softerr,timeo=10,retrans=2,sync,nosuid,nodev,noexec"
 
 #: `dir_cache=no`: what one web host uploads, the others see. Source: sshfs(1).
 SSHFS_OPTIONS = "allow_other,default_permissions,nosuid,nodev,noexec,dir_cache=no"
@@ -33,39 +33,37 @@ _UNUSED_BY_NFS4 = ("rpcbind.service", "rpcbind.socket", "rpc-statd.service")
 #: The SSH server that shows MEDIA_ROOT and nothing else.
 _SSHFS_EXPORT = "tierstack-share.service"
 
-
-def exporter(cluster: Cluster) -> Host:
-    """Return the media host whose disk holds MEDIA_ROOT."""
-    return cluster.tier("media")[0]
-
-
-def port(cluster: Cluster) -> int:
-    """Return the port that web hosts mount MEDIA_ROOT from."""
-    media = cluster.settings.media
-    return media.sshfs_port if media.share == "sshfs" else 2049
+_EXPORTS = "/etc/exports.d/tierstack.exports"
 
 
 def export(cluster: Cluster, host: Host, secrets: Secrets) -> None:
-    """Let the web hosts, and nobody else, mount MEDIA_ROOT of each site."""
-    sources = cluster.allowed_sources("media", port(cluster))
+    """Let the hosts that need it, and nobody else, mount MEDIA_ROOT of each site."""
+    directories: list[Entry] = []
+    for site in cluster.sites:
+        directories += [
+            Directory(site.home),
+            # Set-group-ID: what somebody else puts in still belongs to the site's group.
+            Directory(site.media_root, mode="2755", owner=site.account, group=site.account),
+        ]
     if cluster.settings.media.share == "nfs":
         config(
-            name="Web hosts may mount MEDIA_ROOT over NFS",
+            name="MEDIA_ROOT is exported over NFS",
             stamp="share-export",
             entries=[
+                *directories,
                 *_masked(_UNUSED_BY_NFS4),
                 *_gone(_SSHFS_EXPORT),
                 File(
                     "/etc/nfs.conf.d/tierstack.conf",
-                    template("media/etc/nfs.conf.d/tierstack.conf.j2", address=host.address),
+                    template("storage/etc/nfs.conf.d/tierstack.conf.j2", address=host.address),
                     needs="restart",
                 ),
                 File(
-                    "/etc/exports.d/tierstack.exports",
+                    _EXPORTS,
                     template(
-                        "media/etc/exports.d/tierstack.exports.j2",
+                        "storage/etc/exports.d/tierstack.exports.j2",
                         sites=cluster.sites,
-                        sources=sources,
+                        clients=_clients(cluster),
                     ),
                 ),
             ],
@@ -74,10 +72,11 @@ def export(cluster: Cluster, host: Host, secrets: Secrets) -> None:
         )
         return
     config(
-        name="Web hosts may mount MEDIA_ROOT over sshfs",
+        name="MEDIA_ROOT is exported over sshfs",
         stamp="share-export",
         entries=[
-            Absent("/etc/exports.d/tierstack.exports"),
+            *directories,
+            Absent(_EXPORTS),
             File(
                 "/etc/tierstack/share_host_key",
                 _key(secrets[f"share.{host.name}_host_key"]),
@@ -87,15 +86,15 @@ def export(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             File(
                 "/etc/tierstack/share_authorized_keys",
                 template(
-                    "media/etc/tierstack/share_authorized_keys.j2",
-                    sources=sources,
+                    "storage/etc/tierstack/share_authorized_keys.j2",
+                    sources=[address for address, _ in _clients(cluster)],
                     public_key=ssh_public_key(secrets["share.client_key"]),
                 ),
             ),
             File(
                 "/etc/tierstack/share_sshd_config",
                 template(
-                    "media/etc/tierstack/share_sshd_config.j2",
+                    "storage/etc/tierstack/share_sshd_config.j2",
                     address=host.address,
                     port=cluster.settings.media.sshfs_port,
                     sites=cluster.sites,
@@ -104,7 +103,7 @@ def export(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             File(
                 f"/etc/systemd/system/{_SSHFS_EXPORT}",
                 template(
-                    "media/etc/systemd/system/tierstack-share.service.j2", sites=cluster.sites
+                    "storage/etc/systemd/system/tierstack-share.service.j2", sites=cluster.sites
                 ),
                 needs="restart",
             ),
@@ -114,6 +113,51 @@ def export(cluster: Cluster, host: Host, secrets: Secrets) -> None:
         then="if command -v exportfs >/dev/null; then exportfs -ra; fi",
         units=[Unit(_SSHFS_EXPORT)],
     )
+
+
+def close(cluster: Cluster, host: Host) -> None:
+    """Take back, at the end of a good run, what a host exported that does not any more."""
+    if "media" in host.tiers and host != cluster.exporter:
+        config(
+            name="MEDIA_ROOT is exported by another host alone",
+            stamp="share-export",
+            entries=[Absent(_EXPORTS)],
+            then="if command -v exportfs >/dev/null; then exportfs -ra; fi",
+        )
+
+
+def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
+    """Return a check for the gate: None where nothing is exported."""
+    if host != cluster.exporter:
+        return None
+
+    def check() -> str:
+        share_port = cluster.settings.media.share_port
+        if pyinfra.host.get_fact(Answers, address=host.address, port=share_port):
+            return ""
+        return f"the share of MEDIA_ROOT does not answer on {host.address}:{share_port}"
+
+    return check
+
+
+class Answers(FactBase[bool]):
+    """Whether a port of the host takes connections, asked by the host itself."""
+
+    def command(self, address: str, port: int) -> str:
+        ask = f'socket.create_connection(("{address}", {port}), 3).close()'
+        return f"python3 -c 'import socket; {ask}' 2>/dev/null && echo yes || echo no"
+
+    def process(self, output: list[str]) -> bool:
+        return output[-1] == "yes"
+
+
+def _clients(cluster: Cluster) -> list[tuple[str, str]]:
+    """Return who may mount MEDIA_ROOT: addresses, each with "rw", or "ro" where files are only served."""
+    return [
+        (host.address, "rw" if "web" in host.tiers else "ro")
+        for host in cluster.hosts
+        if cluster.mounts_share(host)
+    ]
 
 
 class FileSystems(FactBase[list[str]]):
@@ -142,83 +186,33 @@ def not_mounted(paths: list[str]) -> str:
 
 
 def mount(cluster: Cluster, host: Host, secrets: Secrets) -> None:
-    """Mount MEDIA_ROOT of each site on a web host; on the host that exports it, it is there already."""
-    server = exporter(cluster)
-    if host == server:
+    """Mount MEDIA_ROOT of each site; on the host that exports it, it is there already."""
+    if not cluster.mounts_share(host):
         return
-    if cluster.settings.media.share == "nfs":
-        sshfs_units = [sshfs_unit(site) for site in cluster.sites]
-        entries = [*_masked(_UNUSED_BY_NFS4), *_gone(*sshfs_units)]
-        for site in cluster.sites:
-            name = unit_name(site.media_root)
-            values: dict[str, Any] = {
-                "site": site,
-                "server": server.address,
-                "options": NFS_OPTIONS,
-            }
-            entries += [
-                File(
-                    f"/etc/systemd/system/{name}.{kind}",
-                    template(f"web/etc/systemd/system/media.{kind}.j2", **values),
-                    needs="restart",
-                )
-                for kind in ("mount", "automount")
-            ]
-        config(
-            name="MEDIA_ROOT is mounted over NFS",
-            stamp="share",
-            entries=entries,
-            check=" && ".join(_nothing_hidden(site, server) for site in cluster.sites),
-            then=_stopped([*_UNUSED_BY_NFS4, *sshfs_units]),
-            units=[
-                Unit(
-                    f"{name}.automount",
-                    restart=f"systemctl stop {name}.automount {name}.mount"
-                    f" && systemctl start {name}.automount",
-                )
-                for name in (unit_name(site.media_root) for site in cluster.sites)
-            ],
-        )
-        return
-    sshfs_port = cluster.settings.media.sshfs_port
-    automounts = [f"{unit_name(site.media_root)}.automount" for site in cluster.sites]
+    server = cluster.exporter
+    nfs = cluster.settings.media.share == "nfs"
+    values: dict[str, Any] = {
+        "server": server.address,
+        "port": cluster.settings.media.share_port,
+        "options": NFS_OPTIONS if nfs else SSHFS_OPTIONS,
+    }
+    if nfs and "web" not in host.tiers:
+        values["options"] += ",ro"
+    kind = "nfs" if nfs else "sshfs"
     config(
-        name="MEDIA_ROOT is mounted over sshfs",
+        name=f"MEDIA_ROOT is mounted over {kind}",
         stamp="share",
         # The mount points are no entries: a look at a mount whose server is dead would wait for it.
         # The services make them.
         entries=[
-            *_gone(*automounts, *(name.replace(".automount", ".mount") for name in automounts)),
-            File(
-                "/etc/tierstack/share_client_key",
-                _key(secrets["share.client_key"]),
-                mode="600",
-                needs="restart",
-            ),
-            File(
-                "/etc/tierstack/share_known_hosts",
-                template(
-                    "web/etc/tierstack/share_known_hosts.j2",
-                    server=server.address,
-                    port=sshfs_port,
-                    public_key=ssh_public_key(secrets[f"share.{server.name}_host_key"]),
-                ),
-                needs="restart",
-            ),
-            File(
-                "/etc/tierstack/share_ssh_config",
-                template("web/etc/tierstack/share_ssh_config.j2", port=sshfs_port),
-                needs="restart",
-            ),
+            *(_masked(_UNUSED_BY_NFS4) if nfs else _sshfs_client(cluster, secrets)),
             *(
                 File(
-                    f"/etc/systemd/system/{sshfs_unit(site)}",
+                    f"/etc/systemd/system/{unit_name(site)}",
                     template(
-                        "web/etc/systemd/system/tierstack-media.service.j2",
+                        f"web/etc/systemd/system/tierstack-media.{kind}.service.j2",
                         site=site,
-                        server=server.address,
-                        port=sshfs_port,
-                        options=SSHFS_OPTIONS,
+                        **values,
                     ),
                     needs="restart",
                 )
@@ -226,34 +220,41 @@ def mount(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             ),
         ],
         check=" && ".join(_nothing_hidden(site, server) for site in cluster.sites),
-        then=_stopped(automounts),
-        units=[Unit(sshfs_unit(site)) for site in cluster.sites],
+        then=_stopped(_UNUSED_BY_NFS4) if nfs else "",
+        units=[Unit(unit_name(site)) for site in cluster.sites],
     )
 
 
-def sshfs_unit(site: Site) -> str:
-    """Return the service that mounts a site's MEDIA_ROOT over sshfs."""
+def _sshfs_client(cluster: Cluster, secrets: Secrets) -> list[Entry]:
+    server, sshfs_port = cluster.exporter, cluster.settings.media.sshfs_port
+    return [
+        File(
+            "/etc/tierstack/share_client_key",
+            _key(secrets["share.client_key"]),
+            mode="600",
+            needs="restart",
+        ),
+        File(
+            "/etc/tierstack/share_known_hosts",
+            template(
+                "web/etc/tierstack/share_known_hosts.j2",
+                server=server.address,
+                port=sshfs_port,
+                public_key=ssh_public_key(secrets[f"share.{server.name}_host_key"]),
+            ),
+            needs="restart",
+        ),
+        File(
+            "/etc/tierstack/share_ssh_config",
+            template("web/etc/tierstack/share_ssh_config.j2", port=sshfs_port),
+            needs="restart",
+        ),
+    ]
+
+
+def unit_name(site: Site) -> str:
+    """Return the service that mounts a site's MEDIA_ROOT."""
     return f"tierstack-media-{site.name}.service"
-
-
-def unit_name(path: str) -> str:
-    r"""
-    Return the name that systemd wants for the mount unit of a path, without its ending.
-
-    `/srv/my-site/media` is `srv-my\x2dsite-media`. Source: systemd.unit(5), "String escaping".
-    """
-
-    plain = path.strip("/")
-    return "".join(
-        "-" if character == "/" else _escaped(character, first=index == 0)
-        for index, character in enumerate(plain)
-    )
-
-
-def _escaped(character: str, first: bool) -> str:
-    if character.isascii() and (character.isalnum() or character in (":_" if first else ":_.")):
-        return character
-    return "".join(f"\\x{byte:02x}" for byte in character.encode())
 
 
 def _masked(units: Sequence[str]) -> list[Entry]:

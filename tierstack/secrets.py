@@ -111,8 +111,7 @@ def _wanted(cluster: Cluster, values: dict[str, str]) -> dict[str, Callable[[], 
         certificate(f"hosts.{host.name}", host.name, [x509.DNSName(host.name), address])
     if cluster.settings.media.share == "sshfs":
         wanted["share.client_key"] = _ssh_key
-        for host in cluster.tier("media"):
-            wanted[f"share.{host.name}_host_key"] = _ssh_key
+        wanted[f"share.{cluster.exporter.name}_host_key"] = _ssh_key
     if cluster.settings.balancer.https and cluster.settings.balancer.certificate is None:
         domains = sorted({domain for site in cluster.sites for domain in site.settings.domains})
         names: list[x509.GeneralName] = [x509.DNSName(domain) for domain in domains]

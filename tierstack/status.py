@@ -27,6 +27,7 @@ _UNITS = {
     "web": "apache2",
     "db": "postgresql@15-main",
     "cache": "memcached",
+    "storage": "nfs-server",
     "media": "lighttpd",
 }
 _CONNECT_TIMEOUT_S = 5
@@ -99,6 +100,7 @@ def _ask(cluster: Cluster, host: Host, connected: PyinfraHost) -> dict[str, Any]
         "web_port": settings.web.port,
         "media_port": settings.media.port,
         "cache_port": settings.cache.port,
+        "share_port": settings.media.share_port,
     }
     with ctx_host.use(connected):
         try:
@@ -192,11 +194,16 @@ def _judge_web(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Ro
         return Node("web", host.name, "out of rotation", serves, note, good=False)
     if out := _in_rotation(host, rotation):
         return Node("web", host.name, "out of rotation", serves, out, good=False)
+    lost = _lost_mounts(cluster, host, said)
+    return Node("web", host.name, "in rotation", serves, lost, good=not lost)
+
+
+def _lost_mounts(cluster: Cluster, host: Host, said: dict[str, Any]) -> str:
     # On the host that exports it, MEDIA_ROOT is its own disk.
-    exports = host == cluster.tier("media")[0]
-    lost = [] if exports else [site for site, mounted in said["mounts"].items() if not mounted]
-    notes = f"MEDIA_ROOT is not mounted for {', '.join(lost)}" if lost else ""
-    return Node("web", host.name, "in rotation", serves, notes, good=not lost)
+    if not cluster.mounts_share(host):
+        return ""
+    lost = [site for site, mounted in said["mounts"].items() if not mounted]
+    return f"MEDIA_ROOT is not mounted for {', '.join(lost)}" if lost else ""
 
 
 def _judge_db(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Rotation) -> Node:
@@ -234,9 +241,19 @@ def _judge_media(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _
         note = f"its health page answers {said['media'] or 'nothing'}"
         return Node("media", host.name, "out of rotation", notes=note, good=False)
     out = _in_rotation(host, rotation)
-    serves = f"media and static files, {cluster.settings.media.share} share"
+    serves = "media and static files"
+    if host == cluster.exporter:
+        serves += f", {cluster.settings.media.share} share"
     state = "out of rotation" if out else "in rotation"
-    return Node("media", host.name, state, serves, out, good=not out)
+    wrong = out or _lost_mounts(cluster, host, said)
+    return Node("media", host.name, state, serves, wrong, good=not wrong)
+
+
+def _judge_storage(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Rotation) -> Node:
+    if said["share"]:
+        return Node("storage", host.name, "up", f"{cluster.settings.media.share} share")
+    note = "the share of MEDIA_ROOT does not answer; look: journalctl -u nfs-server"
+    return Node("storage", host.name, "down", notes=note, good=False)
 
 
 _JUDGES = {
@@ -244,6 +261,7 @@ _JUDGES = {
     "web": _judge_web,
     "db": _judge_db,
     "cache": _judge_cache,
+    "storage": _judge_storage,
     "media": _judge_media,
 }
 

@@ -34,7 +34,7 @@ def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
     if "web" not in host.tiers:
         return None
     health = Health(host.address, cluster.settings.web.port)
-    mounts = [site.media_root for site in cluster.sites if host != share.exporter(cluster)]
+    mounts = [site.media_root for site in cluster.sites if cluster.mounts_share(host)]
 
     def check() -> str:
         return health.missing() or share.not_mounted(mounts)

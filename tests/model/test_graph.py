@@ -8,16 +8,18 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.model.conftest import Home
-from tierstack.model import TIERS, Cluster
+from tierstack.model import Cluster
 from tierstack.model.graph import svg
 
 _SVG = "{http://www.w3.org/2000/svg}"
 
+_TIERS = ("balancer", "web", "db", "cache", "media")
+
 #: Hosts of each tier, by arrangement: the chapter's five, and what comes of them.
 ARRANGEMENTS = {
-    "a single server": dict.fromkeys(TIERS, "srv1"),
-    "a database server": {**dict.fromkeys(TIERS, "srv1"), "db": "db1"},
-    "a media server": {**dict.fromkeys(TIERS, "srv1"), "db": "db1", "media": "media1"},
+    "a single server": dict.fromkeys(_TIERS, "srv1"),
+    "a database server": {**dict.fromkeys(_TIERS, "srv1"), "db": "db1"},
+    "a media server": {**dict.fromkeys(_TIERS, "srv1"), "db": "db1", "media": "media1"},
     "a web cluster": {
         "balancer": "lb1",
         "web": "web1 web2 web3",
@@ -31,6 +33,22 @@ ARRANGEMENTS = {
         "db": "db1 db2 db3",
         "cache": "cache1 cache2",
         "media": "media1",
+    },
+    "a storage server": {
+        "balancer": "lb1",
+        "web": "web1 web2 web3",
+        "db": "db1 db2",
+        "cache": "cache1",
+        "storage": "storage1",
+        "media": "media1",
+    },
+    "storage on the media server's neighbours": {
+        "balancer": "lb1",
+        "web": "web1",
+        "db": "db1",
+        "cache": "web1",
+        "storage": "db1",
+        "media": "lb1",
     },
     "twenty web hosts": {
         "balancer": "lb1",

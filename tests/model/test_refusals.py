@@ -216,6 +216,21 @@ def test_missing_tiers_are_named(home: Home) -> None:
     ]
 
 
+def test_storage_host_is_an_nfs_server(home: Home) -> None:
+    """A storage host and a share over sshfs contradict each other; two storage hosts are refused."""
+    storage = '("storage1", {"address": "10.0.0.51"})'
+    home.inventory(HOSTS, f"storage = [{storage}]")
+    assert home.load().exporter.name == "storage1"
+    home.group("media", 'share = "sshfs"')
+    assert home.refusal() == [
+        ONE,
+        'media.share: "sshfs" is for MEDIA_ROOT on a media host, and a storage host is an NFS server;'
+        ' write "nfs", or delete the group storage',
+    ]
+    home.inventory(HOSTS, f'storage = [{storage}, ("storage2", {{"address": "10.0.0.52"}})]')
+    assert "storage: more than one storage host is not supported yet; write one" in home.refusal()
+
+
 def test_no_site_is_named(home: Home) -> None:
     """Without a site the message shows a whole one."""
     home.group("all", "")

@@ -78,31 +78,41 @@ def test_nfs_server_speaks_version_4_on_the_cluster_address(
 
 
 def test_nfs_mount_fails_instead_of_waiting(home: Home, asked: list[dict[str, Any]]) -> None:
-    """A dead server is an error within seconds, and never the end of the automount."""
+    """A dead server is an error within seconds, and never the end of the attempts to mount it."""
     cluster, secrets = _cluster(home, "nfs")
     share.mount(_two_sites(cluster), cluster.host("web1"), secrets)
-    entries = asked[0]["entries"]
-    mount = _text(entries, r"/etc/systemd/system/srv-my\x2dshop-media.mount").splitlines()
-    assert mount == [
-        "[Unit]",
-        "Description=MEDIA_ROOT of my-shop, from 10.0.0.41 over NFS",
-        "StartLimitIntervalSec=0",
-        "[Mount]",
-        "What=10.0.0.41:/srv/my-shop/media",
-        "Where=/srv/my-shop/media",
-        "Type=nfs",
-        "Options=vers=4.2,softerr,timeo=10,retrans=2,sync,nosuid,nodev,noexec,_netdev",
-        "TimeoutSec=5s",
-        "DirectoryMode=0555",
-        "ForceUnmount=yes",
-        "LazyUnmount=yes",
-    ]
-    automount = _text(entries, "/etc/systemd/system/srv-blog-media.automount").splitlines()
-    assert "Where=/srv/blog/media" in automount
+    service = _text(asked[0]["entries"], "/etc/systemd/system/tierstack-media-my-shop.service")
+    options = "vers=4.2,softerr,timeo=10,retrans=2,sync,nosuid,nodev,noexec"
+    path = "/srv/my-shop/media"
+    mount = f"mount -t nfs -o {options} 10.0.0.41:{path} {path}"
+    assert f"ExecStartPre=/usr/bin/timeout -s KILL 5 {mount}" in service.splitlines()
+    assert {"Restart=always", "StartLimitIntervalSec=0"} <= set(service.splitlines())
     assert [unit.name for unit in asked[0]["units"]] == [
-        "srv-blog-media.automount",
-        r"srv-my\x2dshop-media.automount",
+        "tierstack-media-blog.service",
+        "tierstack-media-my-shop.service",
     ]
+
+
+def test_storage_host_exports_in_place_of_the_media_host(
+    home: Home, asked: list[dict[str, Any]]
+) -> None:
+    """Web hosts write to it, media hosts only read, and the media host exports nothing any more."""
+    home.inventory(HOSTS, 'storage = [("storage1", {"address": "10.0.0.51"})]')
+    cluster, secrets = _cluster(home, "nfs")
+    assert cluster.exporter.name == "storage1"
+    share.export(cluster, cluster.host("storage1"), secrets)
+    exports = _text(asked[0]["entries"], "/etc/exports.d/tierstack.exports")
+    assert re.findall(r" (\S+)\((r[ow]),", exports) == [
+        ("10.0.0.11", "rw"),
+        ("10.0.0.12", "rw"),
+        ("10.0.0.41", "ro"),
+    ]
+    share.mount(cluster, cluster.host("media1"), secrets)
+    service = _text(asked[1]["entries"], "/etc/systemd/system/tierstack-media-blog.service")
+    assert ",noexec,ro 10.0.0.51:/srv/blog/media /srv/blog/media" in service
+    for host in cluster.hosts:
+        share.close(cluster, host)
+    assert [call["entries"] for call in asked[2:]] == [[Absent("/etc/exports.d/tierstack.exports")]]
 
 
 def test_sshfs_server_shows_media_and_nothing_else(home: Home, asked: list[dict[str, Any]]) -> None:
@@ -158,15 +168,15 @@ def test_private_keys_are_for_root_alone(home: Home, asked: list[dict[str, Any]]
 
 
 def test_the_other_kind_of_share_goes(home: Home, asked: list[dict[str, Any]]) -> None:
-    """Who changes `media.share` does not keep the mount of before over the new one."""
+    """Who changes `media.share` does not keep the server of before."""
     cluster, secrets = _cluster(home, "nfs")
-    share.mount(cluster, cluster.host("web1"), secrets)
+    share.export(cluster, cluster.host("media1"), secrets)
     gone = [entry.path for entry in asked[0]["entries"] if isinstance(entry, Absent)]
     assert gone == [
-        "/etc/systemd/system/multi-user.target.wants/tierstack-media-blog.service",
-        "/etc/systemd/system/tierstack-media-blog.service",
+        "/etc/systemd/system/multi-user.target.wants/tierstack-share.service",
+        "/etc/systemd/system/tierstack-share.service",
     ]
-    assert "tierstack-media-blog.service" in asked[0]["then"]
+    assert "tierstack-share.service" in asked[0]["then"]
 
 
 def test_exporter_mounts_nothing(home: Home, asked: list[dict[str, Any]]) -> None:
@@ -177,20 +187,6 @@ def test_exporter_mounts_nothing(home: Home, asked: list[dict[str, Any]]) -> Non
     assert "web" in cluster.host("media1").tiers
     share.mount(cluster, cluster.host("media1"), secrets)
     assert asked == []
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("/srv/blog/media", "srv-blog-media"),
-        ("/srv/my-site/media", r"srv-my\x2dsite-media"),
-        ("/srv/a.b_c:d/media", "srv-a.b_c:d-media"),
-        ("/.x/é", r"\x2ex-\xc3\xa9"),
-    ],
-)
-def test_unit_name_is_systemds(path: str, name: str) -> None:
-    """The names are those of `systemd-escape --path`."""
-    assert share.unit_name(path) == name
 
 
 def test_mount_hides_no_files(home: Home, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tests.model.conftest import Home
+from tests.model.conftest import HOSTS, Home
 from tierstack.model import Cluster
 from tierstack.operations.haproxy import Server
 from tierstack.status import Node, judge
@@ -55,6 +55,21 @@ def answers() -> dict[str, Any]:
 def line(cluster: Cluster, said: dict[str, Any], host: str) -> Node:
     """Return the line of a host."""
     return next(node for node in judge(cluster, said) if node.host == host)
+
+
+def test_storage_and_its_readers_have_their_lines(home: Home) -> None:
+    """A storage host whose share is silent, and a media host that has lost it, are named."""
+    home.inventory(HOSTS, 'storage = [("storage1", {"address": "10.0.0.51"})]')
+    cluster, said = home.load(), answers()
+    said["storage1"] = {"units": {"nfs-server": "active"}, "share": True}
+    said["media1"]["mounts"] = {"blog": True}
+    assert all(node.good for node in judge(cluster, said))
+    assert line(cluster, said, "storage1") == Node("storage", "storage1", "up", "nfs share")
+    assert line(cluster, said, "media1").serves == "media and static files"
+    said["storage1"]["share"] = False
+    said["media1"]["mounts"] = {"blog": False}
+    assert "does not answer" in line(cluster, said, "storage1").notes
+    assert line(cluster, said, "media1").notes == "MEDIA_ROOT is not mounted for blog"
 
 
 def test_healthy_cluster_is_good(home: Home) -> None:

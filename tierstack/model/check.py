@@ -46,6 +46,7 @@ def check(raw: RawInventory) -> Cluster:
     )
     mistakes += check_capacity(cluster)
     mistakes += _check_standbys(cluster)
+    mistakes += _check_storage(cluster)
     mistakes += _check_files(cluster)
     if mistakes:
         raise InventoryError(raw.path, mistakes)
@@ -64,10 +65,10 @@ def _check_tiers(raw: RawInventory, mistakes: list[Mistake]) -> None:
         if tier not in raw.groups:
             what = f"no {tier} host, and {why}; {example.format(tier, number)}"
             mistakes.append(Mistake(tier, what))
-    if len(raw.groups.get("media", ())) > 1:
-        mistakes.append(
-            Mistake("media", "more than one media host is not supported yet; write one")
-        )
+    for tier in ("storage", "media"):
+        if len(raw.groups.get(tier, ())) > 1:
+            what = f"more than one {tier} host is not supported yet; write one"
+            mistakes.append(Mistake(tier, what))
 
 
 def _sites(raw: RawInventory, settings: Settings, mistakes: list[Mistake]) -> tuple[Site, ...]:
@@ -121,6 +122,16 @@ def _check_standbys(cluster: Cluster) -> list[Mistake]:
         f"the inventory has {standbys} standbys, and the primary takes {allowed}; write {standbys}"
     )
     return [Mistake("db.max_standbys", what)]
+
+
+def _check_storage(cluster: Cluster) -> list[Mistake]:
+    if not cluster.tier("storage") or cluster.settings.media.share == "nfs":
+        return []
+    what = (
+        f'"{cluster.settings.media.share}" is for MEDIA_ROOT on a media host, and a storage host is'
+        ' an NFS server; write "nfs", or delete the group storage'
+    )
+    return [Mistake("media.share", what)]
 
 
 def _check_files(cluster: Cluster) -> list[Mistake]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tierstack.model.settings import Settings, SiteSettings
 
-TIERS = ("balancer", "web", "db", "cache", "media")
+TIERS = ("balancer", "web", "db", "cache", "storage", "media")
 
 #: First user number for sites' accounts. Fixed numbers keep ownership right on the NFS share,
 #: and 5800.. lies in the range that neither Debian's adduser nor systemd hands out first.
@@ -141,6 +141,24 @@ class Cluster:
         """Return the hosts of a tier in inventory order, none if the inventory has no such group."""
         return tuple(host for host in self.hosts if name in host.tiers)
 
+    @property
+    def exporter(self) -> Host:
+        """
+        The host whose disk holds MEDIA_ROOT.
+
+        Source: chapter, "Use a separate media server", and "you'd add an NFS server".
+        """
+        return (self.tier("storage") or self.tier("media"))[0]
+
+    def mounts_share(self, host: Host) -> bool:
+        """
+        Whether a host mounts MEDIA_ROOT: web hosts write there.
+
+        Media hosts serve from their own disk, unless a storage host has the files; then they read.
+        """
+        users = {"web", "media"} if self.tier("storage") else {"web"}
+        return host != self.exporter and bool(users & set(host.tiers))
+
     def openings(self, host: Host) -> tuple[Opening, ...]:
         """
         Return the ports that `host` opens, and to whom.
@@ -196,7 +214,10 @@ def derive_flows(tiers: set[str], settings: Settings) -> tuple[Flow, ...]:
     flows.append(Flow("web", "db", settings.db.port, "queries"))
     flows.append(Flow("db", "db", settings.db.port, "replication"))
     flows.append(Flow("web", "cache", settings.cache.port, "cached values"))
-    share_port = 2049 if settings.media.share == "nfs" else settings.media.sshfs_port
-    flows.append(Flow("web", "media", share_port, f"uploads over {settings.media.share}"))
+    share, share_port = settings.media.share, settings.media.share_port
+    exporter = "storage" if "storage" in tiers else "media"
+    flows.append(Flow("web", exporter, share_port, f"uploads over {share}"))
+    if exporter == "storage":
+        flows.append(Flow("media", "storage", share_port, f"uploaded files over {share}"))
     known = tiers | {"internet", "admin", "all"}
     return tuple(flow for flow in flows if flow.source in known and flow.target in known)

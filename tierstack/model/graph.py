@@ -3,6 +3,7 @@
 Visitors at the top, then balancers, the web cluster, and below it what it needs: the chapter's
 diagrams ("Scaling"). All arrows are vertical, so that no two cross, and each has its label to itself:
 the web cluster ends before the right edge, where the balancers' arrow to the media tier goes down.
+Media servers that read from a storage host stand below it.
 Tiers on the very same hosts are one box, as in the chapter's first diagrams.
 """
 
@@ -31,6 +32,7 @@ _LOOKS = {
     "web": _Look("Web server", "Web cluster", "Apache, mod_python, Django", "#0b6b53", "#e9f5f0"),
     "db": _Look("Database", "Databases", "PostgreSQL", "#9a5b13", "#fbf2e6"),
     "cache": _Look("Cache", "Caches", "memcached", "#8a3b76", "#f8edf5"),
+    "storage": _Look("Storage", "Storage", "NFS server", "#4a6b1f", "#f1f6e8"),
     "media": _Look("Media server", "Media servers", "lighttpd", "#1f6a8c", "#e8f3f8"),
 }
 _INK, _SOFT, _LINE = "#1d2530", "#5b6675", "#c9d0d8"
@@ -162,7 +164,9 @@ def _panels(cluster: Cluster) -> list[_Panel]:
         if same:
             same[0].tiers.append(tier)
         else:
-            row = {"balancer": 0, "web": 1}.get(tier, 2)
+            row = {"balancer": 0, "web": 1, "media": 3 if cluster.tier("storage") else 2}.get(
+                tier, 2
+            )
             panels.append(_Panel([tier], hosts, row))
     return panels
 
@@ -196,8 +200,8 @@ def _box_size(panels: Iterable[_Panel]) -> tuple[float, float]:
 
 def _place_across(panels: list[_Panel], arrows: list[_Arrow], box: tuple[float, float]) -> None:
     """Set every x and width."""
-    rows = [[panel for panel in panels if panel.row == row] for row in range(3)]
-    skipping = [arrow for arrow in arrows if arrow.lower.row - arrow.upper.row > 1 and rows[1]]
+    rows = [[panel for panel in panels if panel.row == row] for row in range(4)]
+    skipping = [arrow for arrow in arrows if any(_passed(arrow, panels))]
     # Room beside the web cluster for the arrow that goes past it.
     channel = max((arrow.width + 2 * _PAD for arrow in skipping), default=0.0)
     # The panel under the channel comes last.
@@ -208,18 +212,21 @@ def _place_across(panels: list[_Panel], arrows: list[_Arrow], box: tuple[float, 
         labels = sum(arrow.width + 2 * _PAD for arrow in arrows if arrow.lower is panel)
         panel.width = max(boxes + 2 * _PAD, labels, _texts_width(panel) + 2 * _PAD)
     below = sum(panel.width for panel in rows[2]) + _PANEL_GAP * max(0, len(rows[2]) - 1)
+    # Where media servers are the last row, their arrow goes past all that is between.
+    beside = channel if rows[3] else 0.0
     inner = max(
-        [560.0, below, *(panel.width for panel in rows[0])]
-        + [panel.width + channel for panel in rows[1]]
+        [560.0, below + beside, *(panel.width for panel in rows[0] + rows[3])]
+        # Visitors come in over the middle of the web cluster, beside the admin.
+        + [max(440.0, panel.width) + channel for panel in rows[1]]
     )
     left = _MARGIN + _PAD
-    for panel in rows[0]:
+    for panel in rows[0] + rows[3]:
         panel.x, panel.width = left, inner
     for panel in rows[1]:
         panel.x, panel.width = left, inner - channel
     x: float = left
     for panel in rows[2]:
-        panel.x, panel.width = x, panel.width + (inner - below) / len(rows[2])
+        panel.x, panel.width = x, panel.width + (inner - beside - below) / len(rows[2])
         x = panel.right + _PANEL_GAP
     for panel in panels:
         panel.axis = panel.x + panel.width / 2
@@ -236,6 +243,11 @@ def _place_across(panels: list[_Panel], arrows: list[_Arrow], box: tuple[float, 
         arrow.x = left + inner - channel / 2
 
 
+def _passed(arrow: _Arrow, panels: Iterable[_Panel]) -> list[_Panel]:
+    """Return the panels of the rows that an arrow goes past."""
+    return [panel for panel in panels if arrow.upper.row < panel.row < arrow.lower.row]
+
+
 def _columns(panel: _Panel) -> int:
     """Return how many host boxes a panel wants side by side."""
     if panel.row < 2 or panel.replication or len(panel.hosts) > 6:
@@ -248,7 +260,7 @@ def _place_down(
 ) -> float:
     """Set every y and height; return where the lowest panel ends."""
     y: float = top
-    for row in range(3):
+    for row in range(4):
         here = [panel for panel in panels if panel.row == row]
         if not here:
             continue
@@ -260,9 +272,9 @@ def _place_down(
         leaving = [arrow for arrow in arrows if arrow.upper.row == row]
         y += tallest + 56 + _LABEL_LINE * max((len(arrow.flows) for arrow in leaving), default=1)
     for arrow in arrows:
-        between = [p for p in panels if arrow.upper.row < p.row < arrow.lower.row]
-        start = between[0].y if between else arrow.upper.bottom
-        end = between[0].bottom if between else arrow.lower.y
+        between = min(_passed(arrow, panels), key=lambda panel: panel.row, default=None)
+        start = between.y if between else arrow.upper.bottom
+        end = between.bottom if between else arrow.lower.y
         arrow.label_y = (start + end) / 2 - (0 if between else 3)
     return max(panel.bottom for panel in panels)
 

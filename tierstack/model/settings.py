@@ -186,6 +186,11 @@ class MediaSettings(_Settings):
         default=3600, description="How long browsers may keep an uploaded file, in seconds."
     )
 
+    @property
+    def share_port(self) -> int:
+        """The port that MEDIA_ROOT is mounted from; NFSv4 has one of its own."""
+        return 2049 if self.share == "nfs" else self.sshfs_port
+
 
 class BalancerSettings(_Settings):
     """HAProxy on the `balancer` hosts."""

@@ -9,7 +9,7 @@ from tierstack.model.errors import CapacityError, Mistake
 
 #: How tiers that share a host divide what the system leaves them.
 #: Source: chapter, "There's no such thing as too much RAM": first the database, then the web server.
-_WEIGHTS = {"db": 40, "web": 40, "cache": 10, "media": 5, "balancer": 5}
+_WEIGHTS = {"db": 40, "web": 40, "cache": 10, "storage": 5, "media": 5, "balancer": 5}
 
 #: Connections kept for administration, migrations and replication, beside the web workers'.
 _CONNECTIONS_RESERVED = 20

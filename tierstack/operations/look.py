@@ -21,7 +21,10 @@ def main(request):
     if "web" in request["tiers"]:
         found["web"] = http_status(request["address"], request["web_port"], "/-/health")
         found["releases"] = {site: release(site) for site in request["sites"]}
+    if {"web", "media"} & set(request["tiers"]):
         found["mounts"] = {site: mounted("/srv/%s/media" % site) for site in request["sites"]}
+    if "storage" in request["tiers"]:
+        found["share"] = answers(request["address"], request["share_port"])
     if "media" in request["tiers"]:
         found["media"] = http_status(request["address"], request["media_port"], "/-/media-health")
     if "cache" in request["tiers"]:
@@ -71,6 +74,14 @@ def mounted(path):
     """Ask the file system in a process of its own: a dead server must not hang this one."""
     good, said = run("stat", "-f", "-c", "%T", path)
     return good and said in ("fuseblk", "fuse", "nfs", "nfs4")
+
+
+def answers(address, port):
+    try:
+        socket.create_connection((address, port), TIMEOUT_S).close()
+        return True
+    except OSError:
+        return False
 
 
 def memcached(address, port):
