@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tierstack import hosts
 from tierstack.model import Cluster, Host, Opening
 from tierstack.operations.config import Directory, File, Unit, config, template
+from tierstack.operations.new_connection import over_new_connection
 from tierstack.operations.packages import packages
 
 #: Debian 12's packages of each tier.
@@ -29,6 +30,11 @@ _EXPORT_PACKAGES = {
     "sshfs": ("openssh-server", "openssh-sftp-server"),
 }
 _MOUNT_PACKAGES = {"nfs": ("nfs-common",), "sshfs": ("sshfs",)}
+
+_FIREWALL = "/usr/local/lib/tierstack/firewall"
+
+#: How long new rules are on trial before those of before come back, in seconds.
+_ROLLBACK_S = 45
 
 #: Debian's PostgreSQL makes a cluster while it is installed, without checksums; ours is made later.
 _NO_DEFAULT_CLUSTER = (
@@ -99,7 +105,7 @@ def close(cluster: Cluster, host: Host) -> None:
 
 
 def _firewall(name: str, rules: list[str]) -> None:
-    config(
+    changed = config(
         name=name,
         stamp="firewall",
         entries=[
@@ -109,19 +115,35 @@ def _firewall(name: str, rules: list[str]) -> None:
                 mode="600",
             ),
             File(
+                _FIREWALL,
+                template("base/usr/local/lib/tierstack/firewall.j2", rollback_s=_ROLLBACK_S),
+                mode="755",
+            ),
+            File(
                 "/etc/systemd/system/tierstack-firewall.service",
-                template("base/etc/systemd/system/tierstack-firewall.service.j2"),
-                needs="restart",
+                template(
+                    "base/etc/systemd/system/tierstack-firewall.service.j2", program=_FIREWALL
+                ),
             ),
         ],
         check_staged="nft -c -f $STAGE/etc/tierstack/nftables.conf",
         units=[
             Unit(
                 "tierstack-firewall.service",
-                start="systemctl restart tierstack-firewall.service",
-                healthy="nft list table inet tierstack",
+                start=f"{_FIREWALL} try",
+                restart=f"{_FIREWALL} try",
+                reload=f"{_FIREWALL} try",
+                # A trial that a run which was cut off has left open is made anew.
+                healthy=f"nft list table inet tierstack && {_FIREWALL} kept",
             )
         ],
+    )
+    over_new_connection(
+        name="The firewall lets new connections in",
+        command=f"{_FIREWALL} keep",
+        refused="the new firewall lets no new SSH connection in; the rules of before come back by"
+        f" themselves within {_ROLLBACK_S} s",
+        _if=changed.did_change,
     )
 
 

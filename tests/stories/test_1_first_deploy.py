@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import struct
-import zlib
 
 import pytest
 
 from tests.browser import Browser
 from tests.operator import Operator, assert_nothing_changed, wait_until
-from tests.visitor import Answer, Door
-
-PASSWORD = "a-long-enough-passphrase"
+from tests.uploads import log_in, upload
+from tests.visitor import Door
 
 
 def test_page_shows_database_cache_and_every_node(operator: Operator) -> None:
@@ -44,20 +41,13 @@ def test_http_leads_to_https(operator: Operator) -> None:
 @pytest.fixture(scope="module")
 def editor(operator: Operator) -> Browser:
     """An editor who has logged in to the admin."""
-    operator.ask(
-        "web1",
-        f"DJANGO_SUPERUSER_PASSWORD={PASSWORD} tierstack-manage example createsuperuser"
-        " --noinput --username editor --email editor@example.test",
-    )
-    browser = Browser(operator.door)
-    browser.log_in("editor", PASSWORD)
-    return browser
+    return log_in(operator)
 
 
 @pytest.mark.parametrize("name", ["plain.png", "déjà reçu 日本 n°1.png"])
 def test_upload_is_served_by_lighttpd(operator: Operator, editor: Browser, name: str) -> None:
     """An image uploaded in the admin is served by lighttpd, whatever its name (django-private-storage#69)."""
-    url, served = _upload(operator, editor, name)
+    url, served = upload(operator, editor, name)
     etag = served["etag"]
     assert operator.door.ask(url, headers={"If-None-Match": etag}).status == 304
     assert operator.door.ask(url, headers={"Range": "bytes=0-3"}).body == served.body[:4]
@@ -134,44 +124,5 @@ def test_nothing_changes_after_a_reboot_of_every_host(operator: Operator, editor
         180,
     )
     assert operator.door.ask("/status.json").status == 200
-    _upload(operator, editor, "après le redémarrage é.png")
+    upload(operator, editor, "après le redémarrage é.png")
     assert_nothing_changed(operator.deploy())
-
-
-def _upload(operator: Operator, editor: Browser, name: str) -> tuple[str, Answer]:
-    """Add an article with a picture of this name; return where lighttpd serves it, and how."""
-    picture = _png()
-    slug = f"upload-{len(name)}"
-    saved = editor.post(
-        "/admin/articles/article/add/",
-        {
-            "title": name,
-            "slug": slug,
-            "body": "With a picture.",
-            "published_0": "2020-01-01",
-            "published_1": "12:00:00",
-        },
-        {"image": (name, picture)},
-    )
-    assert saved.status == 302, saved.text[:2000]
-    page = editor.get(f"/articles/{slug}/").text
-    url = "/media/" + page.partition('src="/media/')[2].partition('"')[0]
-    served = operator.door.ask(url)
-    assert (served.status, served["content-type"], served.body) == (200, "image/png", picture)
-    assert "lighttpd" in served["server"]
-    return url, served
-
-
-def _png() -> bytes:
-    """Return a valid picture of one red dot."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(b"\x00\xff\x00\x00")
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    )

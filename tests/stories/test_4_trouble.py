@@ -102,6 +102,25 @@ def test_config_that_its_program_refuses_is_not_put_in_place(operator: Operator)
     assert "tierstack: the old configuration is back in place" in done.err
 
 
+def test_rules_that_lock_out_are_taken_back(operator: Operator) -> None:
+    """A firewall that lets no new SSH connection in is undone by the host itself; others' rules stay."""
+    operator.ask("cache2", "nft 'add table inet of_another_program'")
+    file = operator.home / "lock_out.py"
+    file.write_text("from roles import base\n\nbase._firewall('Nobody comes in', [])\n")
+    done = operator.run_file(file, "--limit", "cache2")
+    assert done.status != 0
+    assert (
+        "cache2: the new firewall lets no new SSH connection in; the rules of before come back by"
+        " themselves within 45 s"
+    ) in done.err
+    assert operator.on("cache2", "true").status != 0, "nothing was locked out"
+    wait_until("cache2 lets us in again", lambda: operator.on("cache2", "true").status == 0, 60)
+    rules = operator.ask("cache2", "nft list ruleset")
+    assert "dport 11211" in rules
+    assert "of_another_program" in rules
+    operator.ask("cache2", "nft delete table inet of_another_program")
+
+
 def test_no_web_node_left_shows_a_friendly_page(operator: Operator) -> None:
     """All web nodes are away: visitors get a page that says so, and the site comes back by itself."""
     nodes = [host.name for host in operator.cluster().tier("web")]

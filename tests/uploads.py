@@ -1,0 +1,77 @@
+"""An editor of the example site: logs in to the admin, and adds articles with pictures."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from tests.browser import Browser
+from tests.operator import Operator
+from tests.visitor import Answer
+
+_PASSWORD = "a-long-enough-passphrase"
+
+
+def log_in(operator: Operator) -> Browser:
+    """Make an editor and return their browser, logged in."""
+    operator.ask(
+        "web1",
+        f"DJANGO_SUPERUSER_PASSWORD={_PASSWORD} tierstack-manage example createsuperuser"
+        " --noinput --username editor --email editor@example.test",
+    )
+    browser = Browser(operator.door)
+    browser.log_in("editor", _PASSWORD)
+    return browser
+
+
+def add_article(editor: Browser, picture: str) -> Answer:
+    """Add an article with a picture of this name in the admin; return what the admin answers."""
+    return editor.post(
+        "/admin/articles/article/add/",
+        {
+            "title": picture,
+            "slug": _slug(picture),
+            "body": "With a picture.",
+            "published_0": "2020-01-01",
+            "published_1": "12:00:00",
+        },
+        {"image": (picture, PICTURE)},
+    )
+
+
+def upload(operator: Operator, editor: Browser, picture: str) -> tuple[str, Answer]:
+    """
+    Add an article with a picture of this name, which must be served by lighttpd.
+
+    Returns:
+        The picture's URL path, and lighttpd's answer.
+    """
+    saved = add_article(editor, picture)
+    assert saved.status == 302, saved.text[:2000]
+    page = editor.get(f"/articles/{_slug(picture)}/").text
+    url = "/media/" + page.partition('src="/media/')[2].partition('"')[0]
+    served = operator.door.ask(url)
+    assert (served.status, served["content-type"], served.body) == (200, "image/png", PICTURE)
+    assert "lighttpd" in served["server"]
+    return url, served
+
+
+def _slug(picture: str) -> str:
+    return f"upload-{zlib.crc32(picture.encode())}"
+
+
+def _png() -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\x00\xff\x00\x00")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+
+
+#: A valid picture of one red dot.
+PICTURE = _png()
