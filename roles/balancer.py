@@ -262,9 +262,8 @@ def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
         detail = "; ".join(f"{s.name} is {s.status} ({s.check or 'not checked yet'})" for s in down)
         if not any(server.up for server in servers if server.backend == "web"):
             return f"no web node takes visitors: {detail}"
-        # A node that its operator holds back (404) is well as it is; one without a part in this run
-        # may be down.
-        late = [s for s in down if s.status.startswith("DOWN") and hosts.in_this_run(s.name)]
+        # One without a part in this run may be down.
+        late = [s for s in down if not s.held and hosts.in_this_run(s.name)]
         if late:
             return f"not every node takes visitors: {detail}"
         pages = pyinfra.host.get_fact(FrontPages, _stdin=program) or {"HAProxy": "does not answer"}

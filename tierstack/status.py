@@ -187,7 +187,7 @@ def _in_rotation(host: Host, rotation: _Rotation) -> str:
 def _judge_web(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Rotation) -> Node:
     serves = ", ".join(f"{site} {release}" for site, release in said["releases"].items())
     if said["hold"]:
-        note = "held back by /etc/tierstack/hold"
+        note = f"held back: {said['hold']}"
         return Node("web", host.name, "out of rotation", serves, note, good=False)
     if said["drain"] or said["web"] != 200:
         note = f"its health page answers {said['web'] or 'nothing'}"

@@ -16,7 +16,7 @@ def answers() -> dict[str, Any]:
     web = {
         "units": {"apache2": "active"},
         "drain": False,
-        "hold": False,
+        "hold": "",
         "web": 200,
         "releases": {"blog": "abc"},
         "mounts": {"blog": True},

@@ -102,6 +102,15 @@ class Server:
         """Whether it gets visitors."""
         return self.status.startswith("UP") or self.status == "no check"
 
+    @property
+    def held(self) -> bool:
+        """
+        Whether it is out of rotation by its own or its operator's will.
+
+        A node that boots while it is held back counts as down, with the same answer.
+        """
+        return not self.status.startswith("DOWN") or self.check.startswith("L7STS 404")
+
 
 class HaproxyStat(FactBase[list[Server]]):
     """

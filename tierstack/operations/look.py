@@ -17,7 +17,7 @@ TIMEOUT_S = 3
 def main(request):
     found = {"units": {unit: active(unit) for unit in request["units"]}}
     found["drain"] = os.path.exists("/run/tierstack/drain")
-    found["hold"] = os.path.exists("/etc/tierstack/hold")
+    found["hold"] = hold()
     if "web" in request["tiers"]:
         found["web"] = http_status(request["address"], request["web_port"], "/-/health")
         found["releases"] = {site: release(site) for site in request["sites"]}
@@ -61,6 +61,15 @@ def http_status(address, port, path):
         return 0
     finally:
         connection.close()
+
+
+def hold():
+    """Return who holds the node back and why, or ""."""
+    try:
+        with open("/etc/tierstack/hold") as file:
+            return " ".join(file.read().split()) or "no reason given"
+    except OSError:
+        return ""
 
 
 def release(site):
