@@ -59,5 +59,5 @@ def test_each_lab_has_names_of_its_own() -> None:
     other = Network(IPv4Network("10.9.8.0/24"))
 
     assert (usual.bridge, other.bridge) == ("tierlab0", "tierlab0a090800")
-    assert usual.veth(IPv4Address("10.77.21.11")) == "tl0a4d150b"
+    assert usual.cable(IPv4Address("10.77.21.11")) == "tl0a4d150b"
     assert len(other.bridge) <= 15

@@ -11,6 +11,7 @@ from rich.table import Table
 from tierstack.lab.commands import LabError
 from tierstack.lab.control import Lab
 
+DEFAULT_VM_MEMORY_MB = 512
 STATE_STYLES = {"running": "green", "stopped": "red", "frozen": "yellow"}
 
 
@@ -26,7 +27,10 @@ def lab_errors() -> Iterator[None]:
 @click.group()
 def lab() -> None:
     """
-    Hosts on this machine: containers with systemd and sshd, as a deploy expects them.
+    Hosts on this machine with systemd and sshd, as a deploy expects them.
+
+    Containers, which share this machine's kernel, and virtual machines, which have one of their
+    own: with NFS, a clock and kernel settings.
 
     TIERSTACK_LAB_SUBNET sets their network, TIERSTACK_LAB_DIR where they are kept.
     """
@@ -34,18 +38,32 @@ def lab() -> None:
 
 @lab.command()
 @click.argument("inventory", type=click.Path())
-def up(inventory: str) -> None:
+@click.option(
+    "--vm",
+    "vms",
+    metavar="HOST",
+    multiple=True,
+    help="Make HOST a virtual machine, with the memory of its line; may be given again. "
+    '"all" makes all so.',
+)
+def up(inventory: str, vms: tuple[str, ...]) -> None:
     """Make or start the hosts of INVENTORY. Those that run stay as they are."""
     # Here, not above: pyinfra costs a second, and only this command needs it.
     from tierstack.inventory import load_cluster
     from tierstack.model import TierstackError
 
     try:
-        hosts = {host.name: str(host.address) for host in load_cluster(inventory).hosts}
+        hosts = {host.name: host for host in load_cluster(inventory).hosts}
     except TierstackError as error:
         raise click.ClickException(str(error)) from None
+    memory_mb = {name: host.memory_mb or DEFAULT_VM_MEMORY_MB for name, host in hosts.items()}
+    chosen = memory_mb if "all" in vms else vms
     with lab_errors():
-        Lab().up(hosts)
+        Lab().up(
+            {name: str(host.address) for name, host in hosts.items()},
+            # A name that is no host's gets there too, and is refused by name.
+            {name: memory_mb.get(name, DEFAULT_VM_MEMORY_MB) for name in chosen},
+        )
 
 
 @lab.command()
@@ -63,11 +81,13 @@ def list_() -> None:
     if not hosts:
         click.echo("The lab has no hosts; `tierstack lab up INVENTORY` makes some.")
         return
-    table = Table("host", "address", "state", "network")
+    table = Table("host", "kind", "address", "state", "network")
     for host in hosts:
         style = STATE_STYLES[host.state]
         network = "[red]cut[/red]" if host.cut else "[green]ok[/green]"
-        table.add_row(host.name, host.address, f"[{style}]{host.state}[/{style}]", network)
+        table.add_row(
+            host.name, host.kind, host.address, f"[{style}]{host.state}[/{style}]", network
+        )
     Console().print(table)
 
 

@@ -1,54 +1,33 @@
-"""One host: an LXC container that is an overlay of the image."""
+"""A host that is an LXC container: an overlay of the image, on this machine's kernel."""
 
 import os
 import platform
-import shutil
-import subprocess
-import time
-import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import signal
+from collections.abc import Collection, Iterable
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from tierstack.lab import image, machine
-from tierstack.lab.commands import LabError, remove_tree, run
-from tierstack.lab.network import Network, outer_mtu
-from tierstack.lab.settings import Settings
-
-# Hosts are up in a second or two; a busy CI machine may take many times that.
-DEADLINE_S = 180.0
+from tierstack.lab.commands import LabError, run
+from tierstack.lab.host import Host, processes, wait_for
+from tierstack.lab.network import outer_mtu
 
 
-@dataclass(frozen=True)
-class Container:
-    """
-    A host of that name in that lab, whether it exists or not.
+class Container(Host):
+    """A host that shares this machine's kernel and is up in a second or two."""
 
-    Attributes:
-        name: the host's name.
-        settings: the lab's.
-        network: the lab's.
-    """
+    kind = "container"
 
-    name: str
-    settings: Settings
-    network: Network
+    def make(self, address: IPv4Address, root: Path) -> None:
+        """
+        Write what it is started from.
 
-    @property
-    def home(self) -> Path:
-        """All there is of the host: LXC's config, its logs, and what differs from the image."""
-        return self.settings.hosts / self.name
-
-    @property
-    def made(self) -> bool:
-        """Whether it has booted once; a crash of `up` leaves a host that has not."""
-        return (self.home / "made").exists()
-
-    @property
-    def address(self) -> IPv4Address:
-        """Its address, as it was given when the host was made."""
-        return IPv4Address((self.home / "address").read_text())
+        Args:
+            address: its address in the lab.
+            root: the image.
+        """
+        self.write_delta(address)
+        (self.home / "config").write_text(self._config(address, root))
 
     @property
     def state(self) -> str:
@@ -62,50 +41,6 @@ class Container:
             return "stopped"
         return "running"
 
-    @property
-    def init_pid(self) -> str:
-        """The process id, on this machine, of its init; empty when stopped."""
-        return run(["lxc-info", *self._lxc, "-pH"], check=False).stdout.strip()
-
-    @property
-    def host_key(self) -> str | None:
-        """Its SSH host key, as known_hosts has it; None in a half-made host."""
-        public = self.home / "delta/etc/ssh/ssh_host_ed25519_key.pub"
-        return " ".join(public.read_text().split()[:2]) if public.exists() else None
-
-    # ------------------------------------------------------------------ life
-
-    def make(self, address: IPv4Address, root: Path) -> None:
-        """
-        Write what differs from the image: its name, its keys, and this machine's way out.
-
-        Args:
-            address: its address in the lab.
-            root: the image.
-        """
-        etc = self.home / "delta/etc"
-        ssh = self.home / "delta/root/.ssh"
-        (etc / "ssh").mkdir(parents=True)
-        ssh.mkdir(parents=True)
-        for directory in (self.home, self.home / "delta/root", ssh):
-            directory.chmod(0o700)
-        (self.home / "address").write_text(str(address))
-        (self.home / "config").write_text(self._config(address, root))
-        (etc / "hostname").write_text(f"{self.name}\n")
-        # The own name at 127.0.1.1, as Debian's installer writes it: software that listens on
-        # or announces "its name" must be seen to go wrong here, not in production.
-        (etc / "hosts").write_text(
-            f"127.0.0.1\tlocalhost\n127.0.1.1\t{self.name}\n"
-            "::1\tlocalhost ip6-localhost ip6-loopback\n"
-        )
-        (etc / "machine-id").write_text(f"{uuid.uuid4().hex}\n")
-        (etc / "resolv.conf").write_text(machine.resolv_conf())
-        (etc / "pip.conf").write_text(machine.pip_configuration(image.WHEELS))
-        (etc / "apt/apt.conf.d").mkdir(parents=True)
-        (etc / "apt/apt.conf.d/91proxies").write_text(machine.apt_proxies())
-        make_key(etc / "ssh/ssh_host_ed25519_key", self.name)
-        shutil.copyfile(self.settings.key.with_suffix(".pub"), ssh / "authorized_keys")
-
     def start(self) -> None:
         """
         Give it power; returns before it has booted.
@@ -114,7 +49,7 @@ class Container:
             LabError: LXC could not; the text ends with its log.
         """
         # The kernel removes the cable of a stopped host when it gets round to it.
-        run(["ip", "link", "del", self.network.veth(self.address)], check=False)
+        self.network.remove_cable(self.address)
         log = self.home / "lxc.log"
         log.unlink(missing_ok=True)
         if run(["lxc-start", *self._lxc, "-d"], check=False).returncode != 0:
@@ -129,68 +64,21 @@ class Container:
         run(["lxc-stop", *self._lxc, "-k"], check=False)
         wait_for(lambda: self.state == "stopped", f"{self.name} did not stop")
 
-    def remove(self) -> None:
-        """Remove it and all that is on it, whatever state a crash left it in."""
-        if self.state != "stopped":
-            self.stop()
-        if (self.home / "address").exists():
-            self.network.heal(self.address)  # or the next host of that address is born cut
-        remove_tree(self.home)
-
     def freeze(self) -> None:
-        """Stop all its processes where they are."""
+        """Stop all its processes where they are; the kernel still accepts connections."""
         run(["lxc-freeze", *self._lxc])
 
     def thaw(self) -> None:
         """Let a frozen one go on."""
         run(["lxc-unfreeze", *self._lxc])
 
-    def wait_until_booted(self) -> None:
-        """
-        Wait until it answers over SSH and its systemd has nothing left to start.
+    def reboot(self) -> None:
+        """Reboot it in order, from inside; returns when it boots again."""
+        before = self._init_pid
+        run(self.shell_argv(["systemctl", "reboot"]), check=False)
+        wait_for(lambda: self._init_pid not in ("", before), f"{self.name} did not boot again")
 
-        Raises:
-            LabError: it stopped, or did not come up in time.
-        """
-        said = "nothing"
-
-        def booted() -> bool:
-            nonlocal said
-            if self.state == "stopped":
-                raise LabError(f"{self.name} stopped while booting; read {self.home}/console.log")
-            command = [*self.ssh_argv(), "systemctl is-system-running"]
-            try:
-                answer = run(command, check=False, timeout_s=10)
-            except subprocess.TimeoutExpired:
-                return False
-            said = answer.stdout.strip() or answer.stderr.strip() or said
-            # Degraded is booted too: which unit failed is for whoever installed it to see.
-            return said in ("running", "degraded")
-
-        wait_for(
-            booted,
-            f"{self.name} did not finish booting",
-            lambda: f'; it last said "{said}", look with `tierstack lab shell {self.name}`',
-        )
-
-    # ------------------------------------------------------------------ ways in
-
-    def ssh_argv(self) -> list[str]:
-        """The ssh command line that reaches its root; a command may be appended."""
-        settings = self.settings
-        return [
-            "ssh", "-F", "none", "-i", str(settings.key),
-            "-o", "IdentitiesOnly=yes",
-            "-o", "BatchMode=yes",
-            "-o", "LogLevel=ERROR",
-            "-o", "ConnectTimeout=10",
-            "-o", "StrictHostKeyChecking=yes",
-            "-o", f"UserKnownHostsFile={settings.known_hosts}",
-            "-o", "GlobalKnownHostsFile=/dev/null",
-            f"root@{self.address}",
-        ]  # fmt: skip
-
-    def attach_argv(self, command: Iterable[str]) -> list[str]:
+    def shell_argv(self, command: Iterable[str]) -> list[str]:
         """The command line that runs a program in it as root, without its network."""
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         return [
@@ -198,11 +86,14 @@ class Container:
             "-v", f"TERM={os.environ.get('TERM', 'dumb')}", "--", *command,
         ]  # fmt: skip
 
-    # ------------------------------------------------------------------ LXC
-
     @property
     def _lxc(self) -> list[str]:
         return ["-P", str(self.settings.hosts), "-n", self.name]
+
+    @property
+    def _init_pid(self) -> str:
+        """The process id, on this machine, of its init; empty when stopped."""
+        return run(["lxc-info", *self._lxc, "-pH"], check=False).stdout.strip()
 
     def _config(self, address: IPv4Address, root: Path) -> str:
         subnet = self.network.subnet
@@ -217,7 +108,7 @@ lxc.log.file = {self.home}/lxc.log
 lxc.console.logfile = {self.home}/console.log
 lxc.net.0.type = veth
 lxc.net.0.link = {self.network.bridge}
-lxc.net.0.veth.pair = {self.network.veth(address)}
+lxc.net.0.veth.pair = {self.network.cable(address)}
 lxc.net.0.name = eth0
 # LXC would choose another at each start, and peers that know the old one would wait for it.
 lxc.net.0.hwaddr = {self.network.mac(address)}
@@ -242,7 +133,7 @@ def monitors(hosts: Path) -> dict[str, Path]:
     """
     prefix = f"[lxc monitor] {hosts} "
     found = {}
-    for process in Path("/proc").glob("[0-9]*"):
+    for process in processes():
         try:
             title = (process / "cmdline").read_text(errors="replace").rstrip("\0 ")
         except OSError:
@@ -252,27 +143,21 @@ def monitors(hosts: Path) -> dict[str, Path]:
     return found
 
 
-def make_key(file: Path, comment: str) -> None:
-    """Make an SSH key pair without a passphrase."""
-    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(file)])
-
-
-def wait_for(
-    condition: Callable[[], bool], failure: str, more: Callable[[], str] = lambda: ""
-) -> None:
+def kill_orphans(hosts: Path, names: Collection[str]) -> None:
     """
-    Wait until a condition holds.
+    End containers whose directory is gone: LXC's own tools need it.
 
     Args:
-        condition: asked ten times a second.
-        failure: what to say when it never held.
-        more: what to add to that, as known by then.
-
-    Raises:
-        LabError: it did not hold within DEADLINE_S.
+        hosts: the lab's LXC path.
+        names: the hosts that have a directory.
     """
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"{failure} within {DEADLINE_S:.0f} s{more()}")
-        time.sleep(0.1)
+    for name, process in monitors(hosts).items():
+        if name in names:
+            continue
+        for child in (process / "task" / process.name / "children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+        wait_for(partial(_is_gone, process), f"what is left of {name} did not end")
+
+
+def _is_gone(path: Path) -> bool:
+    return not path.exists()

@@ -3,20 +3,19 @@
 import fcntl
 import json
 import os
-import re
-import signal
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from tierstack.lab import image, machine
+from tierstack.lab import image, machine, vm_image
 from tierstack.lab.commands import LabError, run, step
-from tierstack.lab.container import Container, make_key, monitors, wait_for
+from tierstack.lab.container import Container
+from tierstack.lab.host import Host, make_key
+from tierstack.lab.hosts import Hosts
 from tierstack.lab.network import Network
 from tierstack.lab.settings import DIRECTORY_VARIABLE, SUBNET_VARIABLE, Settings
 
@@ -31,12 +30,14 @@ class HostStatus:
         address: its address in the lab.
         state: "running", "stopped" or "frozen".
         cut: whether its network is cut.
+        kind: "container" or "virtual machine".
     """
 
     name: str
     address: str
     state: str
     cut: bool
+    kind: str = Container.kind
 
 
 class Lab:
@@ -52,7 +53,7 @@ class Lab:
 
     # ------------------------------------------------------------------ all hosts
 
-    def up(self, hosts: Mapping[str, str]) -> None:
+    def up(self, hosts: Mapping[str, str], vms: Mapping[str, int] | None = None) -> None:
         """
         Make the hosts that are missing and start those that are stopped.
 
@@ -61,40 +62,46 @@ class Lab:
 
         Args:
             hosts: names with their addresses in the lab's network.
+            vms: those to be made as virtual machines, with their memory in MiB; the others are
+                made as containers, and a host that exists stays what it is.
 
         Raises:
             LabError: it cannot be done; hosts that were already running still run.
         """
         _require_root()
+        vms = vms or {}
         with self._lock():
-            self._refuse(hosts)
+            self._hosts.refuse(hosts, vms)
             machine.install_tools()
             self._network.refuse_collision()
             self._refuse_second_lab()
             with step(f"network {self.settings.subnet}"):
                 self._prepare()
             root = image.ensure_image(self.settings.cache)
-            containers = {self._container(name): IPv4Address(hosts[name]) for name in hosts}
-            missing = [each for each in containers if not each.made or each.state == "stopped"]
+            new = [name for name in hosts if not self._hosts.get(name).made]
+            if any(name in vms for name in new):
+                vm_image.ensure_vm_image(self.settings.cache, root)
+            missing = [
+                name for name in hosts if name in new or self._hosts.get(name).state == "stopped"
+            ]
             if missing:
-                with step(f"hosts {', '.join(each.name for each in missing)}"):
-                    for each in missing:
-                        if not each.made:
-                            each.remove()  # a half-made one, left by a crash
-                            each.make(containers[each], root)
-                    self._write_known_hosts()
-                    _at_once(self._boot, missing)
+                with step(f"hosts {', '.join(missing)}"):
+                    for name in new:
+                        self._hosts.get(name).remove()  # a half-made one, left by a crash
+                        self._make(name, IPv4Address(hosts[name]), root, vms.get(name))
+                    self._hosts.write_known_hosts()
+                    _at_once(self._boot, [self._hosts.get(name) for name in missing])
             image.remove_unused_images(self.settings.cache, root)
+            vm_image.remove_unused_vm_images(self.settings.cache, root)
 
     def down(self) -> None:
         """Remove every host, the network and all files of this lab; the image stays cached."""
         _require_root()
         with self._lock():
-            containers = [self._container(name) for name in self._names()]
-            what = ", ".join(each.name for each in containers) or "what is left of the lab"
+            what = ", ".join(self._hosts.names) or "what is left of the lab"
             with step(f"removing {what}"):
-                _at_once(Container.remove, containers)
-                self._kill_orphans()
+                _at_once(Host.remove, self._hosts.all())
+                self._hosts.kill_orphans()
                 self._network.down()
                 # Only what the lab made: the directory is the user's choice and may hold more.
                 key = self.settings.key
@@ -110,11 +117,16 @@ class Lab:
     def status(self) -> tuple[HostStatus, ...]:
         """Tell of each host, by name, how it is."""
         _require_root()
-        containers = [self._container(name) for name in self._names()]
         return tuple(
-            HostStatus(each.name, str(each.address), each.state, self._network.is_cut(each.address))
-            for each in containers
-            if each.made
+            HostStatus(
+                host.name,
+                str(host.address),
+                host.state,
+                cut=self._network.is_cut(host.address),
+                kind=host.kind,
+            )
+            for host in self._hosts.all()
+            if host.made
         )
 
     # ------------------------------------------------------------------ one host
@@ -149,7 +161,8 @@ class Lab:
         """
         Open a root shell in a host, or run a command there, on this terminal.
 
-        Not over the network, so it also works on a host that is cut.
+        Not over the network, so it also works on a host that is cut; a virtual machine has no
+        other way in.
 
         Args:
             host: the host's name.
@@ -159,9 +172,9 @@ class Lab:
             The exit status.
 
         Raises:
-            LabError: there is no such host, or it does not run.
+            LabError: there is no such host, it does not run, or it has no way in.
         """
-        argv = self._running(host).attach_argv(list(command) or ["bash", "-l"])
+        argv = self._running(host).shell_argv(list(command) or ["bash", "-l"])
         return subprocess.run(argv, check=False).returncode
 
     def kill(self, host: str) -> None:
@@ -183,19 +196,17 @@ class Lab:
             wait: until it answers over SSH and has finished booting.
         """
         self.heal(host)
-        container = self._existing(host)
-        if container.state == "stopped":
-            container.start()
+        existing = self._existing(host)
+        if existing.state == "stopped":
+            existing.start()
         if wait:
             self._running(host).wait_until_booted()
 
     def reboot(self, host: str) -> None:
         """Reboot a host in order, from inside, and wait until it is back."""
-        container = self._running(host)
-        before = container.init_pid
-        run(container.attach_argv(["systemctl", "reboot"]), check=False)
-        wait_for(lambda: container.init_pid not in ("", before), f"{host} did not boot again")
-        container.wait_until_booted()
+        running = self._running(host)
+        running.reboot()
+        running.wait_until_booted()
 
     def cut(self, host: str) -> None:
         """Cut a host's network: what it sends and is sent vanishes without an answer."""
@@ -206,7 +217,12 @@ class Lab:
         self._network.heal(self._existing(host).address)
 
     def freeze(self, host: str) -> None:
-        """Make a host hang: its kernel still accepts connections, nothing in it runs."""
+        """
+        Make a host hang.
+
+        A container's kernel is this machine's and still accepts connections, while nothing in
+        it runs; a virtual machine's stands still as well.
+        """
         self._running(host).freeze()
 
     def thaw(self, host: str) -> None:
@@ -215,38 +231,6 @@ class Lab:
 
     # ------------------------------------------------------------------ making
 
-    def _refuse(self, hosts: Mapping[str, str]) -> None:
-        """Raise a LabError if these hosts cannot be made, before anything is touched."""
-        subnet = self.settings.subnet
-        if self._network.subnet != subnet:
-            raise LabError(
-                f"The lab runs on {self._network.subnet}, not on {subnet}; "
-                f"set {SUBNET_VARIABLE}={self._network.subnet}, or run `tierstack lab down` first"
-            )
-        owners = {str(self._network.gateway): "this machine"}
-        for name in self._names():
-            container = self._container(name)
-            if container.made:
-                address = str(container.address)
-                if hosts.get(name, address) != address:
-                    raise LabError(
-                        f"{name}: the lab has it at {address}, not at {hosts[name]}; "
-                        "run `tierstack lab down` first, or give it its address back"
-                    )
-                owners[address] = name
-        for name, text in hosts.items():
-            if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?", name):
-                raise LabError(f'"{name}" is not a host name; use letters, digits and hyphens')
-            if text not in map(str, subnet.hosts()):
-                raise LabError(
-                    f'{name}: "{text}" is not an address in the lab\'s network {subnet}; '
-                    f"use `lab_host()` in the inventory, or set {SUBNET_VARIABLE}"
-                )
-            if owners.setdefault(text, name) != name:
-                raise LabError(
-                    f"{name}: {text} already belongs to {owners[text]}; choose a free address"
-                )
-
     def _prepare(self) -> None:
         settings = self.settings
         settings.hosts.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -254,36 +238,25 @@ class Lab:
         self._cache_link.parent.mkdir(exist_ok=True)
         self._cache_link.unlink(missing_ok=True)
         self._cache_link.symlink_to(settings.hosts)
-        self._kill_orphans()
+        self._hosts.kill_orphans()
         self._network.up()
         machine.load_nfs()
         machine.raise_inotify_limit()
         if not settings.key.exists():
             make_key(settings.key, "lab")
 
-    def _write_known_hosts(self) -> None:
-        containers = [self._container(name) for name in self._names()]
-        lines = [f"{each.address} {each.host_key}\n" for each in containers if each.host_key]
-        # Replaced, not rewritten: a deploy may be reading it.
-        new = self.settings.known_hosts.with_suffix(".new")
-        new.write_text("".join(lines))
-        new.replace(self.settings.known_hosts)
+    def _make(self, name: str, address: IPv4Address, root: Path, memory_mb: int | None) -> None:
+        if memory_mb is None:
+            self._hosts.container(name).make(address, root)
+        else:
+            built = vm_image.ensure_vm_image(self.settings.cache, root)
+            self._hosts.virtual_machine(name).make(address, built, memory_mb)
 
-    def _boot(self, container: Container) -> None:
-        self._network.heal(container.address)
-        container.start()
-        container.wait_until_booted()
-        (container.home / "made").touch()
-
-    def _kill_orphans(self) -> None:
-        """End containers of this lab whose directory is gone: LXC's own tools need it."""
-        names = self._names()
-        for name, process in monitors(self.settings.hosts).items():
-            if name not in names:
-                children = (process / "task" / process.name / "children").read_text().split()
-                for child in children:
-                    os.kill(int(child), signal.SIGKILL)
-                wait_for(partial(_is_gone, process), f"what is left of {name} did not end")
+    def _boot(self, host: Host) -> None:
+        self._network.heal(host.address)
+        host.start()
+        host.wait_until_booted()
+        (host.home / "made").touch()
 
     # ------------------------------------------------------------------ files
 
@@ -315,35 +288,31 @@ class Lab:
             return Network(IPv4Network(json.loads(self._record.read_text())["subnet"]))
         return Network(self.settings.subnet)
 
-    def _names(self) -> list[str]:
-        if not self.settings.hosts.is_dir():
-            return []
-        return sorted(entry.name for entry in self.settings.hosts.iterdir() if entry.is_dir())
+    @property
+    def _hosts(self) -> Hosts:
+        return Hosts(self.settings, self._network)
 
-    def _container(self, name: str) -> Container:
-        return Container(name, self.settings, self._network)
-
-    def _existing(self, name: str) -> Container:
+    def _existing(self, name: str) -> Host:
         _require_root()
-        container = self._container(name)
-        if not container.made:
-            known = ", ".join(self._names()) or "none; run `tierstack lab up INVENTORY` first"
+        host = self._hosts.get(name)
+        if not host.made:
+            known = ", ".join(self._hosts.names) or "none; run `tierstack lab up INVENTORY` first"
             raise LabError(f'The lab has no host "{name}"; its hosts: {known}')
         if not self._network.exists():
             raise LabError(
                 "The lab's network is gone, this machine was probably restarted; "
                 "run `tierstack lab up INVENTORY`"
             )
-        return container
+        return host
 
-    def _running(self, name: str) -> Container:
-        container = self._existing(name)
-        state = container.state
+    def _running(self, name: str) -> Host:
+        host = self._existing(name)
+        state = host.state
         if state == "stopped":
             raise LabError(f"{name} is stopped; run `tierstack lab start {name}` first")
         if state == "frozen":
             raise LabError(f"{name} is frozen; thaw it first")
-        return container
+        return host
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -356,15 +325,11 @@ class Lab:
 
 def _require_root() -> None:
     if os.geteuid() != 0:
-        raise LabError("The lab is made of containers and a network, which needs root; use sudo")
+        raise LabError("The lab is made of hosts and a network, which needs root; use sudo")
 
 
-def _is_gone(path: Path) -> bool:
-    return not path.exists()
-
-
-def _at_once(action: Callable[[Container], None], containers: Iterable[Container]) -> None:
+def _at_once(action: Callable[[Host], None], hosts: Iterable[Host]) -> None:
     """Do it for all in parallel; all are tried, then the first failure is raised."""
     with ThreadPoolExecutor(max_workers=8) as pool:
-        for done in [pool.submit(action, each) for each in containers]:
+        for done in [pool.submit(action, host) for host in hosts]:
             done.result()

@@ -121,9 +121,29 @@ class Network:
         if shutil.which("ip"):
             run(["ip", "link", "del", self.bridge], check=False)
 
-    def veth(self, address: IPv4Address) -> str:
-        """The name, on this machine, of the cable to the host of that address."""
+    def cable(self, address: IPv4Address) -> str:
+        """The name, on this machine, of the interface that leads to the host of that address."""
         return f"tl{int(address):08x}"
+
+    def add_tap(self, address: IPv4Address) -> str:
+        """
+        Connect a virtual machine; LXC does the same itself for a container.
+
+        Args:
+            address: the host's.
+
+        Returns:
+            The interface that the virtual machine opens.
+        """
+        name = self.cable(address)
+        self.remove_cable(address)
+        run(["ip", "tuntap", "add", "dev", name, "mode", "tap"])
+        run(["ip", "link", "set", name, "master", self.bridge, "mtu", str(outer_mtu()), "up"])
+        return name
+
+    def remove_cable(self, address: IPv4Address) -> None:
+        """Remove the interface that leads to the host of that address, if it is there."""
+        run(["ip", "link", "del", self.cable(address)], check=False)
 
     def mac(self, address: IPv4Address) -> str:
         """The link address that goes with an address, the same after each start."""
@@ -131,7 +151,7 @@ class Network:
 
     def cut(self, address: IPv4Address) -> None:
         """Drop from now on, silently, all that the host of that address sends or is sent."""
-        port = self.veth(address)
+        port = self.cable(address)
         run(
             ["nft", "add", "element", "bridge", self.bridge, "cut_arp", f"{{ {port} . {address} }}"]
         )
@@ -139,7 +159,7 @@ class Network:
 
     def heal(self, address: IPv4Address) -> None:
         """Undo `cut`; nothing happens to a host that is not cut."""
-        port = self.veth(address)
+        port = self.cable(address)
         for name, element in (("cut", port), ("cut_arp", f"{port} . {address}")):
             # `nft destroy` would do this alone, but is younger than Debian 12's nft.
             run(
@@ -150,7 +170,7 @@ class Network:
     def is_cut(self, address: IPv4Address) -> bool:
         """Whether the host of that address is cut off."""
         listed = run(["nft", "-j", "list", "set", "bridge", self.bridge, "cut"], check=False)
-        return f'"{self.veth(address)}"' in listed.stdout
+        return f'"{self.cable(address)}"' in listed.stdout
 
     def _nft_tables(self) -> str:
         # ARP about a cut host's own address still passes: the kernel of a peer would otherwise

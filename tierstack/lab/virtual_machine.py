@@ -1,0 +1,210 @@
+"""
+A host that is a virtual machine: User-Mode Linux, a kernel of its own that is a program here.
+
+For what a container cannot have: NFS, kernel settings of its own, a clock, loadable modules. Its
+disk is a copy-on-write file over the image's; what is the host's own (names, keys) lies in its
+`delta` here and is taken over at its first boot.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from tierstack.lab.commands import LabError, run
+from tierstack.lab.host import Host, processes, wait_for
+from tierstack.lab.network import outer_mtu
+from tierstack.lab.vm_image import INIT, VmImage
+
+# Its memory is a file there, deleted as soon as it is open.
+MEMORY_DIRECTORY = "/dev/shm"  # noqa: S108  # the kernel makes a name of its own in it
+COMMAND = "command"
+
+
+class VirtualMachine(Host):
+    """A host with a kernel of its own, up in ten seconds or so."""
+
+    kind = "virtual machine"
+
+    def make(self, address: IPv4Address, image: VmImage, memory_mb: int) -> None:
+        """
+        Write what it is started from.
+
+        Args:
+            address: its address in the lab.
+            image: what its disk starts as, and its kernel.
+            memory_mb: its memory, in MiB.
+        """
+        delta = self.write_delta(address)
+        network = self.network
+        # No udev, so no networkd; and the interface is one of this kernel's own.
+        (delta / "etc/network").mkdir()
+        (delta / "etc/network/interfaces").write_text(
+            "auto lo\niface lo inet loopback\n"
+            f"auto vec0\niface vec0 inet static\n  address {address}/{network.subnet.prefixlen}\n"
+            f"  gateway {network.gateway}\n  mtu {outer_mtu()}\n"
+        )
+        # A name of its own for the kernel: all of the host's processes, and no others, run it.
+        try:
+            self._kernel.hardlink_to(image.kernel)
+        except OSError:
+            self._kernel.write_bytes(image.kernel.read_bytes())
+            self._kernel.chmod(0o755)
+        mac = network.mac(address)
+        command = [
+            "env", f"TMPDIR={MEMORY_DIRECTORY}", f"LD_PRELOAD={image.registers}",
+            str(self._kernel), f"umid={self.name}", f"uml_dir={self.home}/", f"mem={memory_mb}M",
+            f"ubd0={self.home}/disk.cow,{image.disk}", "root=/dev/ubda", "rw", f"init={INIT}",
+            f"hostfs={delta}",
+            f"vec0:transport=tap,ifname={network.cable(address)},mac={mac},depth=128,gro=1",
+            # What it says goes to its standard output, and it reads nothing.
+            "con=null", "con0=null,fd:1", "ssl=null",
+        ]  # fmt: skip
+        (self.home / COMMAND).write_text(shlex.join(command) + "\n")
+
+    @property
+    def begun(self) -> bool:
+        """Whether its making has got as far as that it can be started."""
+        return (self.home / COMMAND).exists()
+
+    @property
+    def state(self) -> str:
+        """Whether it is "running", "stopped" or "frozen"."""
+        states = [_status(process, "State") for process in self._own_processes()]
+        if not states:
+            return "stopped"
+        return "frozen" if all(state == "T" for state in states) else "running"
+
+    def start(self) -> None:
+        """
+        Give it power; returns before it has booted.
+
+        Raises:
+            LabError: it did not start.
+        """
+        end_processes(self._kernel)  # of a kernel that crashed
+        self.network.add_tap(self.address)
+        command = shlex.split((self.home / COMMAND).read_text())
+        # A session of its own, so that no terminal's end is its end too.
+        run(
+            [
+                "setsid", "--fork", "sh", "-c", 'exec "$0" "$@" </dev/null >>console.log 2>&1',
+                *command,
+            ],
+            directory=self.home,
+        )  # fmt: skip
+        wait_for(lambda: self.state != "stopped", f"{self.name} did not start")
+
+    def stop(self) -> None:
+        """Take its power away, also from a frozen one; returns when it is gone."""
+        end_processes(self._kernel)
+        self.network.remove_cable(self.address)
+
+    def freeze(self) -> None:
+        """Stop it where it is, its kernel too: it does not even answer pings."""
+        for process in self._own_processes():
+            _signal(process, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen one go on."""
+        for process in self._own_processes():
+            _signal(process, signal.SIGCONT)
+
+    def reboot(self) -> None:
+        """Reboot it in order, from inside; returns when it boots again."""
+        before = self._boot_id()
+        run([*self.ssh_argv(), "systemctl reboot"], check=False, timeout_s=60)
+        wait_for(lambda: self._boot_id() not in ("", before), f"{self.name} did not boot again")
+
+    def shell_argv(self, command: Iterable[str]) -> list[str]:
+        """
+        The command line that runs a program in it as root, over the network.
+
+        Raises:
+            LabError: its network is cut, and there is no other way in.
+        """
+        if self.network.is_cut(self.address):
+            raise LabError(
+                f"{self.name} is a virtual machine and cut off, its network is the only way in; "
+                f"run `tierstack lab heal {self.name}` first"
+            )
+        return [*self.ssh_argv()[:-1], "-t" if os.isatty(0) else "-T", self.ssh_argv()[-1],
+                shlex.join(command)]  # fmt: skip
+
+    @property
+    def _kernel(self) -> Path:
+        return self.home / "linux"
+
+    def _boot_id(self) -> str:
+        """Identify its present boot; empty while it does not answer."""
+        argv = [*self.ssh_argv(), "cat /proc/sys/kernel/random/boot_id"]
+        try:
+            return run(argv, check=False, timeout_s=10).stdout.strip()
+        except subprocess.TimeoutExpired:
+            return ""
+
+    def _own_processes(self) -> list[Path]:
+        """The kernel's processes, without those in which it runs programs."""
+        # The latter it traces: it lets them run, and a stop would reach it as a signal of theirs.
+        return [each for each in _running(self._kernel) if _status(each, "TracerPid") == "0"]
+
+
+def end_processes(kernel: Path) -> None:
+    """End all processes of the virtual machine that runs this kernel, as a loss of power does."""
+
+    def ended() -> bool:
+        left = _running(kernel)
+        # The kernel first of all stands still, or it would go on making processes.
+        for process in left:
+            if _status(process, "TracerPid") == "0":
+                _signal(process, signal.SIGSTOP)
+        for process in left:
+            _signal(process, signal.SIGKILL)
+        return not left
+
+    wait_for(ended, f"what runs {kernel} did not end")
+
+
+def kill_orphans(hosts: Path, names: Collection[str]) -> None:
+    """
+    End virtual machines whose directory is gone.
+
+    Args:
+        hosts: the lab's directory of hosts.
+        names: the hosts that have a directory.
+    """
+    for process in processes():
+        kernel = _program(process)
+        of_this_lab = kernel.name == "linux" and kernel.parent.parent == hosts
+        if of_this_lab and kernel.parent.name not in names:
+            end_processes(kernel)
+
+
+def _running(kernel: Path) -> list[Path]:
+    return [process for process in processes() if _program(process) == kernel]
+
+
+def _program(process: Path) -> Path:
+    """The program that a process runs, also after its file was deleted."""
+    try:
+        return Path(str((process / "exe").readlink()).removesuffix(" (deleted)"))
+    except OSError:
+        return Path()  # it ended meanwhile, or is a thread of this machine's kernel
+
+
+def _status(process: Path, key: str) -> str:
+    """The first word of a line of a process's status; empty when it has ended."""
+    try:
+        lines = (process / "status").read_text().splitlines()
+    except OSError:
+        return ""
+    return next(line.split()[1] for line in lines if line.startswith(f"{key}:"))
+
+
+def _signal(process: Path, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it ended meanwhile
+        os.kill(int(process.name), number)
