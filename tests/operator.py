@@ -18,7 +18,7 @@ from tierstack.lab import lab_host
 from tierstack.model import Cluster
 
 ROOT = Path(__file__).resolve().parent.parent
-_BIN = Path(sys.executable).parent
+BIN = Path(sys.executable).parent
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Operator:
 
     def tierstack(self, *arguments: str, timeout_s: int = 300) -> Run:
         """Run the command `tierstack`."""
-        return _run([str(_BIN / "tierstack"), *arguments], timeout_s)
+        return _run([str(BIN / "tierstack"), *arguments], timeout_s)
 
     def lab(self, *arguments: str) -> Run:
         """Run `tierstack lab …`; it must succeed."""
@@ -108,7 +108,7 @@ class Operator:
 
     def run_file(self, file: str | Path, *arguments: str, timeout_s: int = 900) -> Deploy:
         """Run pyinfra with any deploy file."""
-        command = [str(_BIN / "pyinfra"), str(self.inventory), str(file), "-y", "--json"]
+        command = [str(BIN / "pyinfra"), str(self.inventory), str(file), "-y", "--json"]
         done = _run([*command, *arguments], timeout_s)
         return Deploy(done.status, done.out, done.err)
 

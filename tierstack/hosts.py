@@ -16,6 +16,7 @@ from pyinfra.context import ctx_host
 from tierstack.inventory import checked_cluster
 from tierstack.model import Cluster, InventoryError, Mistake
 from tierstack.model.sizing import check_capacity
+from tierstack.run_lock import lock_out_others
 
 _SCRIPT = r"""
 import json, os, subprocess
@@ -108,8 +109,11 @@ def surveyed_cluster() -> Cluster:
 
 def _survey(declared: Cluster) -> Cluster:
     answers = ask_all(inventory.get_active_hosts(), HostFacts, _stdin=_SCRIPT)
+    locked = lock_out_others(inventory.get_active_hosts())
     _facts.update({name: found or {} for name, found in answers.items()})
     mistakes = [m for name in sorted(_facts) for m in _unsupported(name, _facts[name])]
+    for name, who in locked.items():
+        mistakes.append(Mistake(name, f"another run has it: {who}; wait for its end, or end it"))
     surveyed = declared.with_memory(
         {name: found["memory_mb"] for name, found in _facts.items() if "memory_mb" in found}
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.operator import Operator, assert_nothing_changed, wait_until
+from tests.operator import BIN, ROOT, Operator, assert_nothing_changed, wait_until
 from tests.stories.conftest import SETTINGS
 
 
@@ -100,6 +101,32 @@ def test_config_that_its_program_refuses_is_not_put_in_place(operator: Operator)
     assert "[lb1]    Error: executed 0 commands" in done.err
     assert "in use by another program" in done.err
     assert "tierstack: the old configuration is back in place" in done.err
+
+
+def test_two_runs_at_once_do_not_meet(operator: Operator) -> None:
+    """The second run says who is at work since when; a run that was killed leaves no lock behind."""
+    file = operator.home / "slow.py"
+    file.write_text(
+        "from pyinfra.operations import server\n"
+        "from tierstack.hosts import surveyed_cluster\n\n"
+        "surveyed_cluster()\n"
+        "server.shell(name='Takes its time', commands=['touch /run/slow; sleep 60'])\n"
+    )
+    command = [str(BIN / "pyinfra"), str(operator.inventory), str(file), "-y", "--limit", "cache2"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as first:
+        try:
+            wait_until(
+                "it is at work", lambda: operator.on("cache2", "test -e /run/slow").status == 0
+            )
+            second = operator.deploy()
+        finally:
+            first.kill()
+    assert second.status != 0
+    assert "lab.py: 1 error, no host was changed\n  cache2: another run has it: " in second.err
+    assert f"process {first.pid}); wait for its end, or end it" in second.err
+    operator.deploy_well()
 
 
 def test_rules_that_lock_out_are_taken_back(operator: Operator) -> None:
