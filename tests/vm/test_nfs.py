@@ -82,7 +82,7 @@ def test_silent_media_host_fails_uploads_and_nothing_else(
             assert stuck == "0", host
             unit = f"journalctl --since=@{began} -u tierstack-media-example -o cat"
             assert "does not answer" in operator.ask(host, unit), host
-        said = operator.tierstack("status", str(operator.inventory)).said
+        said = operator.tierstack("status", "--json", str(operator.inventory)).out
         assert "MEDIA_ROOT is not mounted for example" in said
         operator.lab("heal", "media1")
         wait_until_mounted(operator)
