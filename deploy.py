@@ -17,7 +17,7 @@ from tierstack.hosts import surveyed_cluster, whole_run
 from tierstack.operations.gate import gate
 from tierstack.secrets import load_secrets
 
-cluster = surveyed_cluster()
+cluster = surveyed_cluster(base.needed_packages)
 secrets = load_secrets(cluster)
 me = cluster.host(host.name)
 # With --limit, nothing is closed or changed that a host which is not here may still need.

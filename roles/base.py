@@ -47,7 +47,7 @@ def deploy(cluster: Cluster, host: Host) -> None:
     """Bring a host to the state that every tier builds on."""
     packages(
         name="Packages of this host's tiers are installed",
-        names=_packages(cluster, host),
+        names=needed_packages(cluster, host, hosts.facts(host.name)["container"]),
         before=_NO_DEFAULT_CLUSTER if "db" in host.tiers else "",
     )
     # Accounts and kernel settings first: files of the tiers belong to these accounts, and
@@ -164,9 +164,10 @@ def _outdated(cluster: Cluster, host: Host) -> list[str]:
     return [rule for rule in hosts.facts(host.name)["firewall"] if rule not in wanted]
 
 
-def _packages(cluster: Cluster, host: Host) -> Sequence[str]:
+def needed_packages(cluster: Cluster, host: Host, container: bool) -> Sequence[str]:
+    """Return the Debian packages that a host's tiers need, sorted."""
     wanted = ["nftables", "ca-certificates"]
-    if not hosts.facts(host.name)["container"]:
+    if not container:
         wanted.append("chrony")  # A container has its machine's clock.
     for tier in host.tiers:
         wanted += PACKAGES.get(tier, ())

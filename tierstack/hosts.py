@@ -3,63 +3,31 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
 from gevent.lock import RLock
 from pyinfra import inventory, state
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import FactBase
-from pyinfra.api.host import Host
+from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.context import ctx_host
 
 from tierstack.inventory import checked_cluster
-from tierstack.model import Cluster, InventoryError, Mistake
+from tierstack.model import Cluster, Host, InventoryError, Mistake
+from tierstack.model.preflight import clock_offset_s, judge, question, sudo_refusal
 from tierstack.model.sizing import check_capacity
+from tierstack.operations.remote import program
 from tierstack.run_lock import lock_out_others
 
-_SCRIPT = r"""
-import json, os, subprocess
-release = {}
-for line in open("/etc/os-release"):
-    key, _, value = line.strip().partition("=")
-    release[key] = value.strip('"')
-memory = next(int(line.split()[1]) // 1024 for line in open("/proc/meminfo") if line.startswith("MemTotal"))
-virt = subprocess.run(["systemd-detect-virt", "--container"], stdout=subprocess.PIPE, text=True).stdout.strip()
-ports = set()
-sshd = subprocess.run(["/usr/sbin/sshd", "-T"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
-for line in sshd.splitlines():
-    if line.startswith("port "):
-        ports.add(int(line.split()[1]))
-if os.environ.get("SSH_CONNECTION"):
-    ports.add(int(os.environ["SSH_CONNECTION"].split()[3]))
-try:
-    firewall = open("/etc/tierstack/nftables.conf").read().splitlines()
-except OSError:
-    firewall = []
-print(json.dumps({
-    "firewall": [line.strip() for line in firewall if " dport " in line and " sport " not in line],
-    "ssh_ports": sorted(ports),
-    "system": release.get("PRETTY_NAME", "unknown"),
-    "codename": release.get("VERSION_CODENAME", ""),
-    "memory_mb": memory,
-    "container": virt not in ("none", ""),
-    "systemd": os.path.isdir("/run/systemd/system"),
-    "root": os.geteuid() == 0,
-}))
-"""
+#: Longest that a host may think about what it is asked, in seconds: a package source that does not
+#: answer is waited for.
+_ANSWER_S = 60
 
-
-class HostFacts(FactBase[dict[str, Any]]):
-    """System, memory in MiB, whether it is a container, systemd, root, SSH ports, firewall: one execution."""
-
-    def command(self) -> str:
-        return "command -v python3 >/dev/null && exec python3 - || echo '{}'"
-
-    def process(self, output: list[str]) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(output[-1])
-        return found
-
+Packages = Callable[[Cluster, Host, bool], Sequence[str]]
 
 _facts: dict[str, dict[str, Any]] = {}
 _cluster: Cluster | None = None
@@ -67,11 +35,13 @@ _lock = RLock()
 
 
 def facts(name: str) -> dict[str, Any]:
-    """Return what `HostFacts` said of a host, by name."""
+    """Return what `preflight_agent.py` said of a host, by name."""
     return _facts[name]
 
 
-def ask_all(hosts: list[Host], fact: type[FactBase[Any]], **arguments: Any) -> dict[str, Any]:
+def ask_all(
+    hosts: list[PyinfraHost], fact: type[FactBase[Any]], **arguments: Any
+) -> dict[str, Any]:
     """
     Ask several hosts for a fact at once.
 
@@ -84,7 +54,7 @@ def ask_all(hosts: list[Host], fact: type[FactBase[Any]], **arguments: Any) -> d
         The fact by host name.
     """
 
-    def ask(host: Host) -> Any:
+    def ask(host: PyinfraHost) -> Any:
         with ctx_host.use(host):
             return host.get_fact(fact, **arguments)
 
@@ -93,9 +63,12 @@ def ask_all(hosts: list[Host], fact: type[FactBase[Any]], **arguments: Any) -> d
     return {name: greenlet.get() for name, greenlet in asked.items()}
 
 
-def surveyed_cluster() -> Cluster:
+def surveyed_cluster(packages: Packages) -> Cluster:
     """
     Return the cluster with what its hosts said of themselves; ask them once a run.
+
+    Args:
+        packages: returns the Debian packages that a host needs; True is for a container.
 
     Raises:
         PyinfraError: every finding in one message; no host was changed.
@@ -103,49 +76,73 @@ def surveyed_cluster() -> Cluster:
     global _cluster
     with _lock:
         if _cluster is None:
-            _cluster = _survey(checked_cluster())
+            _cluster = _survey(checked_cluster(), packages)
         return _cluster
 
 
-def _survey(declared: Cluster) -> Cluster:
-    answers = ask_all(inventory.get_active_hosts(), HostFacts, _stdin=_SCRIPT)
-    locked = lock_out_others(inventory.get_active_hosts())
-    _facts.update({name: found or {} for name, found in answers.items()})
-    mistakes = [m for name in sorted(_facts) for m in _unsupported(name, _facts[name])]
-    for name, who in locked.items():
-        mistakes.append(Mistake(name, f"another run has it: {who}; wait for its end, or end it"))
+def _survey(declared: Cluster, packages: Packages) -> Cluster:
+    hosts = inventory.get_active_hosts()
+    names = {host.name for host in hosts}
+    asked = {}
+    for connected in hosts:
+        host = declared.host(connected.name)
+        kinds = {
+            "container": list(packages(declared, host, True)),
+            "machine": list(packages(declared, host, False)),
+        }
+        stdin = program("preflight_agent.py", question(declared, host, names, kinds))
+        asked[host.name] = gevent.spawn(_ask, connected, stdin)
+    answers = {name: greenlet.get() for name, greenlet in asked.items()}
+    _facts.update({name: said for name, said in answers.items() if isinstance(said, dict)})
     surveyed = declared.with_memory(
         {name: found["memory_mb"] for name, found in _facts.items() if "memory_mb" in found}
     )
+    mistakes = judge(declared, answers) + check_capacity(surveyed)
+    for name, who in lock_out_others([host for host in hosts if host.name in _facts]).items():
+        mistakes.append(Mistake(name, f"another run has it: {who}; wait for its end, or end it"))
     for host in surveyed.hosts:
         # A balancer sends each web node as much as it has memory for.
-        needed = "web" in host.tiers and any(b.name in _facts for b in surveyed.tier("balancer"))
-        if needed and host.memory_mb is None and host.name not in _facts:
+        needed = "web" in host.tiers and any(b.name in names for b in surveyed.tier("balancer"))
+        if needed and host.memory_mb is None and host.name not in names:
             what = (
                 "how much a balancer may send it is not known, as it has no part in this run;"
                 " write memory_mb in its line, or deploy without --limit"
             )
             mistakes.append(Mistake(host.name, what))
-    mistakes += check_capacity(surveyed)
     if mistakes:
         shown = InventoryError(declared.inventory.name, mistakes).message()
         raise PyinfraError(shown.replace("no host was touched", "no host was changed"))
     return surveyed
 
 
-def _unsupported(name: str, found: dict[str, Any]) -> list[Mistake]:
-    if not found:
-        return [Mistake(name, "has no python3; type on it: apt-get install python3")]
-    mistakes = []
-    if found["codename"] != "bookworm":
-        what = f"runs {found['system']}, which is not supported; install Debian 12 (bookworm) on it"
-        mistakes.append(Mistake(name, what))
-    if not found["systemd"]:
-        mistakes.append(Mistake(name, "does not run systemd; boot it with systemd as its init"))
-    if not found["root"]:
-        what = 'the SSH user is not root; log in as root, or write "_sudo": True in its line'
-        mistakes.append(Mistake(name, what))
-    return mistakes
+def _ask(host: PyinfraHost, stdin: str) -> dict[str, Any] | str:
+    """
+    Return what the agent says on a host, {} without python3, or in words why it says nothing.
+
+    Not a fact of pyinfra's: a fact that fails stops the run at the first host, and its words, which
+    are sudo's own where sudo does not work, are lost.
+    """
+    given = {"_stdin": stdin, "_timeout": _ANSWER_S}
+    arguments: dict[str, Any] = {**pop_global_arguments(state, host, given)[0]}
+    command = "command -v python3 >/dev/null && exec python3 - || echo '{}'"
+    before = time.time()
+    try:
+        with ctx_host.use(host):
+            good, output = host.run_shell_command(
+                command, **{key: arguments[key] for key in CONNECTOR_ARGUMENT_KEYS}
+            )
+    except TimeoutError:
+        return (
+            f"does not answer within {_ANSWER_S} s; look what it does, e.g. by: ssh {host.name} top"
+        )
+    except (PyinfraError, EOFError) as error:  # EOFError: nobody is there to type a password.
+        return sudo_refusal(str(error))
+    if not good:
+        return sudo_refusal(output.stderr)
+    found: dict[str, Any] = json.loads(output.stdout_lines[-1])
+    if found:
+        found["clock_offset_s"] = clock_offset_s(found["now"], before, time.time())
+    return found
 
 
 def in_this_run(name: str) -> bool:

@@ -8,6 +8,7 @@ from tierstack.model.check_hosts import check_hosts
 from tierstack.model.check_settings import check_settings
 from tierstack.model.cluster import FIRST_SITE_UID, Cluster, Site, derive_flows
 from tierstack.model.errors import InventoryError, Mistake
+from tierstack.model.ports import check_ports
 from tierstack.model.raw import RawInventory
 from tierstack.model.settings import Settings, SiteSettings
 from tierstack.model.sizing import check_capacity
@@ -45,6 +46,7 @@ def check(raw: RawInventory) -> Cluster:
         flows=derive_flows({tier for host in hosts for tier in host.tiers}, settings),
     )
     mistakes += check_capacity(cluster)
+    mistakes += check_ports(cluster)
     mistakes += _check_standbys(cluster)
     mistakes += _check_storage(cluster)
     mistakes += _check_files(cluster)

@@ -159,6 +159,11 @@ class Cluster:
         users = {"web", "media"} if self.tier("storage") else {"web"}
         return host != self.exporter and bool(users & set(host.tiers))
 
+    def line(self, host: Host) -> str:
+        """Return where a host stands in the inventory, as messages name it: "web[1]"."""
+        tier = host.tiers[0]
+        return f"{tier}[{self.tier(tier).index(host)}]"
+
     def openings(self, host: Host) -> tuple[Opening, ...]:
         """
         Return the ports that `host` opens, and to whom.

@@ -1,0 +1,318 @@
+"""What hosts say of themselves before the first change, judged: what is in the way of a deploy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from tierstack.model.cluster import Cluster, Host
+from tierstack.model.errors import Mistake
+from tierstack.model.ports import judge_ports, listeners
+
+CODENAME = "bookworm"
+
+#: Certificates and PostgreSQL's replication times mean little on clocks that are further apart.
+CLOCK_LIMIT_S = 60
+
+#: What the kernel keeps for itself of the memory that a host is sold with.
+_KERNEL_SHARE = 0.1
+
+#: What every file system of a deployed host needs free: a deploy writes settings and logs, and a
+#: release that is new. In MiB, and inodes.
+_DEPLOYED_MB, _DEPLOYED_INODES = 100, 1000
+
+#: Most WAL between two checkpoints, PostgreSQL's default max_wal_size, in MiB.
+_WAL_MB = 1024
+
+#: What is executed from /srv, or loaded: a site's Python modules in C.
+_EXECUTED = "/srv"
+
+_Answer = Mapping[str, Any] | str
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Room that a tier needs where a path lies, in MiB and inodes, before it is deployed."""
+
+    path: str
+    megabytes: int
+    inodes: int
+    purpose: str
+
+
+def question(
+    cluster: Cluster, host: Host, asked: Collection[str], packages: Mapping[str, list[str]]
+) -> dict[str, Any]:
+    """
+    Return what a host is asked.
+
+    Args:
+        cluster: the cluster.
+        host: the host.
+        asked: names of all hosts that are asked; others may be down.
+        packages: the Debian packages that it needs as a "machine", and as a "container".
+    """
+    ports: dict[str, list[str]] = {}
+    for listener in listeners(cluster, host):
+        ports.setdefault(str(listener.port), []).extend(listener.addresses)
+    return {
+        "codename": CODENAME,
+        "paths": sorted({room.path for room in _rooms(cluster, host)}),
+        "ports": ports,
+        "peers": _peers(cluster, host, asked),
+        "packages": packages,
+    }
+
+
+def _peers(cluster: Cluster, host: Host, asked: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return the hosts that a host connects to, with ports that say something of the way there."""
+    found: dict[str, dict[str, Any]] = {}
+    for flow in cluster.flows:
+        for peer in cluster.tier(flow.target) if flow.source in host.tiers else ():
+            if peer != host and peer.name in asked:
+                here = found.setdefault(
+                    peer.name, {"address": peer.address, "ports": [peer.ssh_port]}
+                )
+                here["ports"].append(flow.port)
+    return found
+
+
+def clock_offset_s(now: float, before: float, after: float) -> float:
+    """
+    Return by how much a clock is surely off: 0 when it may be right.
+
+    Args:
+        now: what it said.
+        before: our clock when it was asked, in the same unit.
+        after: our clock when its answer had come.
+
+    Returns:
+        Seconds, positive when it is ahead. However slow the way, nothing is found that is not so.
+    """
+    return max(0.0, now - after) or min(0.0, now - before)
+
+
+def sudo_refusal(said: str) -> str:
+    """
+    Return why a host that lets us in does not let us be root, and what to write.
+
+    Args:
+        said: sudo's own words; "" when it wants a password and nobody is there to type it.
+    """
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    shown = next((line for line in lines if "sudo" in line), lines[-1] if lines else "")
+    if "askpass" in said and "ermission denied" in said:
+        return (
+            f"sudo cannot ask for its password ({shown}): the folder is mounted noexec; write"
+            ' "_temp_dir": "/var/tmp", or another folder that is not, in its line'
+        )
+    return (
+        f"sudo does not work there ({shown or 'sudo: a password is required'}); let the SSH user use"
+        " sudo without a password: USER ALL=(ALL) NOPASSWD: ALL in a file of /etc/sudoers.d"
+    )
+
+
+def judge(cluster: Cluster, answers: Mapping[str, _Answer]) -> list[Mistake]:
+    """
+    Return what is in the way of a deploy, of all hosts that were asked.
+
+    Args:
+        cluster: the cluster.
+        answers: by host name: what `preflight_agent.py` said, {} where there is no python3, or in
+            words why the host could not be asked. `clock_offset_s` is added to the agent's.
+    """
+    mistakes = []
+    whole: dict[str, Mapping[str, Any]] = {}
+    for name, said in sorted(answers.items()):
+        if isinstance(said, str):
+            mistakes.append(Mistake(name, said))
+        elif unsupported := _unsupported(name, said):
+            mistakes += unsupported
+        else:
+            whole[name] = said
+    # Nobody reaches an address that its host has not: said once.
+    lost = {
+        name for name, said in whole.items() if cluster.host(name).address not in said["addresses"]
+    }
+    for name, said in whole.items():
+        host = cluster.host(name)
+        mistakes += [
+            *([_address(cluster, host, said)] if name in lost else []),
+            *_memory(cluster, host, said),
+            *_clock(host, said),
+            *_disks(cluster, host, said),
+            *judge_ports(cluster, host, said),
+            *_packages(cluster, host, said),
+            *(_way(cluster, host, peer) for peer in said["silent"] if peer not in lost),
+        ]
+    return mistakes + _doubles(cluster, whole)
+
+
+def _unsupported(name: str, said: Mapping[str, Any]) -> list[Mistake]:
+    if not said:
+        return [Mistake(name, "has no python3; type on it: apt-get install python3")]
+    mistakes = []
+    if said["codename"] != CODENAME:
+        what = f"runs {said['system']}, which is not supported; install Debian 12 (bookworm) on it"
+        mistakes.append(Mistake(name, what))
+    if not said["systemd"]:
+        mistakes.append(Mistake(name, "does not run systemd; boot it with systemd as its init"))
+    if not said["root"]:
+        what = 'the SSH user is not root; log in as root, or write "_sudo": True in its line'
+        mistakes.append(Mistake(name, what))
+    return mistakes
+
+
+def _address(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Mistake:
+    own = ", ".join(said["addresses"]) or "none"
+    return Mistake(
+        f"{cluster.line(host)}.address",
+        f"{host.address} is not an address of {host.name}, which has {own};"
+        " write the one by which the other hosts reach it",
+    )
+
+
+def _memory(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Iterator[Mistake]:
+    has = said["memory_mb"]
+    if host.memory_mb is not None and host.memory_mb * (1 - _KERNEL_SHARE) > has:
+        yield Mistake(
+            f"{cluster.line(host)}.memory_mb",
+            f"{host.name} has {has} MiB, and {host.memory_mb} are planned with;"
+            f" write at most {has}, or leave it out",
+        )
+
+
+def _clock(host: Host, said: Mapping[str, Any]) -> Iterator[Mistake]:
+    offset = said["clock_offset_s"]
+    if abs(offset) > CLOCK_LIMIT_S:
+        yield Mistake(
+            host.name,
+            f"its clock is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} this"
+            f" machine's, and {CLOCK_LIMIT_S} s are the most that certificates and replication bear;"
+            " type where it is wrong: apt-get install chrony && chronyc makestep",
+        )
+
+
+def _rooms(cluster: Cluster, host: Host) -> list[_Room]:
+    """Return the room that a host needs before its first deploy, a little more than was measured."""
+    rooms = [
+        _Room("/usr", 50, 2000, "packages"),
+        _Room("/var", 150 + cluster.settings.base.journal_mb, 1000, "lists, logs"),
+    ]
+    if "web" in host.tiers:
+        rooms.append(_Room("/usr", 150, 8000, "packages"))
+        rooms.append(_Room(_EXECUTED, 400, 20000, "releases"))
+    if "db" in host.tiers:
+        standbys = len(cluster.tier("db")) > 1
+        # The primary keeps so much for a standby that is away, and any host may become primary.
+        kept = cluster.settings.db.slot_keep_mb if standbys else 0
+        purpose = "PostgreSQL" + (f", of it {kept} for db.slot_keep_mb" if kept else "")
+        rooms.append(_Room("/usr", 300, 3000, "packages"))
+        rooms.append(_Room("/var/lib/postgresql", _WAL_MB + 200 + kept, 5000, purpose))
+    if "media" in host.tiers or host == cluster.exporter:
+        rooms.append(_Room("/srv", 500, 5000, "uploads and static files"))
+    return rooms
+
+
+def _disks(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Judge each file system by all that will lie on it; once deployed, it holds that already."""
+    deployed = not said["packages"]["missing"]
+    disks = said["disks"]
+
+    def mount(room: _Room) -> str:
+        return str(disks[room.path]["mount"])
+
+    for where, group in groupby(sorted(_rooms(cluster, host), key=mount), key=mount):
+        rooms = list(group)
+        disk = disks[rooms[0].path]
+        yield from _mounted_right(host, disk, rooms)
+        purposes = " and ".join(dict.fromkeys(room.purpose for room in rooms))
+        needs = (
+            ("free_mb", "MiB", _DEPLOYED_MB, sum(room.megabytes for room in rooms)),
+            ("free_inodes", "inodes", _DEPLOYED_INODES, sum(room.inodes for room in rooms)),
+        )
+        for key, unit, later, first in needs:
+            need = later if deployed else first
+            if disk[key] is not None and disk[key] < need:
+                yield Mistake(
+                    host.name,
+                    f"{where} has {disk[key]} {unit} free, and the deploy needs {need}"
+                    f" ({purposes}); delete something there, or give it a larger disk",
+                )
+
+
+def _mounted_right(host: Host, disk: Mapping[str, Any], rooms: list[_Room]) -> Iterator[Mistake]:
+    where = disk["mount"]
+    if disk["read_only"]:
+        what = f"{where} is mounted read-only; look why (dmesg), then type: mount -o remount,rw {where}"
+        yield Mistake(host.name, what)
+    if disk["noexec"] and any(
+        room.path in (_EXECUTED, "/usr") for room in rooms if "web" in host.tiers
+    ):
+        what = (
+            f"{where} is mounted noexec, and sites' Python modules are loaded from there;"
+            f" take noexec out of its line in /etc/fstab, and type: mount -o remount,exec {where}"
+        )
+        yield Mistake(host.name, what)
+
+
+def _packages(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Iterator[Mistake]:
+    found = said["packages"]
+    for package in found["unknown"]:
+        sites = [i for i, site in enumerate(cluster.sites) if package in site.settings.packages]
+        if sites:
+            what = (
+                f"apt on {host.name} knows no package {package}; write the name that Debian 12 has"
+                " for it, or if its source is new there, type: apt-get update"
+            )
+            yield Mistake(f"sites[{sites[0]}].packages", what)
+        else:
+            what = (
+                f"apt knows no package {package}; name Debian 12's sources in /etc/apt/sources.list,"
+                " and type: apt-get update"
+            )
+            yield Mistake(host.name, what)
+    if found["said"]:
+        what = f"apt cannot install what it needs: {found['said']}; correct it, e.g. by: apt-get install -f"
+        yield Mistake(host.name, what)
+    for source, why in sorted(found["sources"].items()):
+        what = (
+            f"its package source {source} cannot be read ({why}); correct it in /etc/apt, or let the"
+            " host out to it"
+        )
+        yield Mistake(host.name, what)
+
+
+def _way(cluster: Cluster, host: Host, name: str) -> Mistake:
+    peer = cluster.host(name)
+    ports = _peers(cluster, host, {name})[name]["ports"]
+    return Mistake(
+        host.name,
+        f"does not reach {name}: {peer.address} answers neither ping nor TCP on port"
+        f" {' or '.join(str(port) for port in sorted(set(ports)))}; look at routes and at firewalls"
+        f" between them, e.g. by: ip route get {peer.address}",
+    )
+
+
+def _doubles(cluster: Cluster, whole: Mapping[str, Mapping[str, Any]]) -> list[Mistake]:
+    """
+    Find hosts that are one machine under two names.
+
+    By all that tells hosts apart: clones share their machine-id, containers their boot.
+    """
+    mistakes = []
+    first: dict[tuple[Any, ...], Host] = {}
+    for host in cluster.hosts:
+        if host.name not in whole:
+            continue
+        said = whole[host.name]
+        other = first.setdefault((said["machine"], *said["addresses"]), host)
+        if other != host:
+            what = (
+                f"{host.name} is the same machine as {other.name}, reached twice by SSH; correct"
+                " ssh_hostname or ssh_port, or write one name for it in both tiers"
+            )
+            mistakes.append(Mistake(cluster.line(host), what))
+    return mistakes

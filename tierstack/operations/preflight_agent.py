@@ -1,0 +1,312 @@
+"""Runs on a host, never imported on the controller: says what the host is, and what is in a deploy's way.
+
+Sent over standard input with one request; prints one JSON object. It only reads: no file stays, no
+cache is written. It also runs on systems that are refused, so it is plain Python of any version 3.
+"""
+
+import errno
+import glob
+import json
+import os
+import re
+import select
+import shutil
+import socket
+import struct
+import subprocess
+import sys  # noqa: F401 -- for the line that calls main
+import tempfile
+import time
+
+ECHO_TRIES = 3
+ECHO_WAIT_S = 0.5
+CONNECT_WAIT_S = 3
+FETCH_WAIT_S = 10
+ANSWERS = (0, errno.ECONNREFUSED)
+APT = [
+    "apt-get", "-qq", "--no-install-recommends",
+    "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=",  # Kept in memory.
+]  # fmt: skip
+
+
+def main(request):
+    found = host()
+    # What follows would not mean much elsewhere, and needs root.
+    if found["root"] and found["systemd"] and found["codename"] == request["codename"]:
+        found["disks"] = {path: disk(path) for path in request["paths"]}
+        found["addresses"] = addresses()
+        found["machine"] = read("/etc/machine-id") + read("/proc/sys/kernel/random/boot_id")
+        found["ports"] = holders(request["ports"])
+        found["silent"] = silent(request["peers"])
+        kind = "container" if found["container"] else "machine"
+        found["packages"] = packages(request["packages"][kind])
+    print(json.dumps(found))
+
+
+def host():
+    release = {}
+    for line in read("/etc/os-release").splitlines():
+        key, _, value = line.partition("=")
+        release[key] = value.strip("\"'")
+    memory = re.search(r"MemTotal:\s+(\d+)", read("/proc/meminfo"))
+    ports = {int(line.split()[1]) for line in run("/usr/sbin/sshd", "-T") if line[:5] == "port "}
+    if os.environ.get("SSH_CONNECTION"):
+        ports.add(int(os.environ["SSH_CONNECTION"].split()[3]))
+    rules = [line.strip() for line in read("/etc/tierstack/nftables.conf").splitlines()]
+    return {
+        "now": time.time(),
+        "system": release.get("PRETTY_NAME", "unknown"),
+        "codename": release.get("VERSION_CODENAME", ""),
+        "memory_mb": int(memory.group(1)) // 1024 if memory else 0,
+        "container": run("systemd-detect-virt", "--container") not in (["none"], []),
+        "systemd": os.path.isdir("/run/systemd/system"),
+        "root": os.geteuid() == 0,
+        "ssh_ports": sorted(ports),
+        "firewall": [rule for rule in rules if " dport " in rule and " sport " not in rule],
+    }
+
+
+def disk(path):
+    """Return what the file system has that a path lies on, or will lie on."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    system = os.statvfs(path)
+    while not os.path.ismount(path):
+        path = os.path.dirname(path)
+    return {
+        "mount": path,
+        "free_mb": system.f_bavail * system.f_frsize // 2**20,
+        # Some file systems count none.
+        "free_inodes": system.f_favail if system.f_files else None,
+        "read_only": bool(system.f_flag & os.ST_RDONLY),
+        "noexec": bool(system.f_flag & os.ST_NOEXEC),
+    }
+
+
+def addresses():
+    """Return the host's own IPv4 addresses. Source: Linux, net/ipv4/fib_trie.c."""
+    found, last = set(), ""
+    for line in read("/proc/net/fib_trie").splitlines():
+        named = re.search(r"-- ([\d.]+)", line)
+        if named:
+            last = named.group(1)
+        elif "/32 host LOCAL" in line and not last.startswith("127."):
+            found.add(last)
+    return sorted(found)
+
+
+def holders(wanted):
+    """
+    Return who listens where others want to.
+
+    Args:
+        wanted: port to the addresses that it is wanted on; "0.0.0.0" is every address.
+    """
+    found = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in read(table).splitlines()[1:]:
+            fields = line.split()
+            digits, port = fields[1].split(":")
+            at, here = address_of(digits), wanted.get(str(int(port, 16)), [])
+            if (
+                fields[3] == "0A"
+                and here
+                and ({at, "0.0.0.0"} & set(here) or at in ("0.0.0.0", "::"))
+            ):
+                found[fields[9]] = {"port": int(port, 16), "process": "", "pid": 0, "unit": ""}
+    if found:
+        for pid in sorted(map(int, filter(str.isdigit, os.listdir("/proc"))), reverse=True):
+            for inode in sockets(pid) & set(found):
+                # What systemd holds for a service belongs to the service.
+                if pid != 1 or not found[inode]["pid"]:
+                    found[inode].update(
+                        process=read("/proc/%d/comm" % pid).strip(), pid=pid, unit=unit_of(pid)
+                    )
+    return list(found.values())
+
+
+def address_of(digits):
+    """Return an address of /proc/net/tcp: words in the machine's own order, in hexadecimal."""
+    words = [int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)]
+    packed = struct.pack("=%dI" % len(words), *words)
+    if len(packed) == 4:
+        return socket.inet_ntoa(packed)
+    if packed[:12] == b"\0" * 10 + b"\xff\xff":
+        return socket.inet_ntoa(packed[12:])
+    return socket.inet_ntop(socket.AF_INET6, packed)
+
+
+def sockets(pid):
+    found = set()
+    try:
+        for name in os.listdir("/proc/%d/fd" % pid):
+            target = os.readlink("/proc/%d/fd/%s" % (pid, name))
+            if target.startswith("socket:["):
+                found.add(target[8:-1])
+    except OSError:
+        pass  # The process, or its file, is gone.
+    return found
+
+
+def unit_of(pid):
+    """Return the systemd unit of a process. Source: cgroups(7), "/proc files"."""
+    unit = re.search(
+        r"^\d+:(?:name=systemd)?:.*/([^/\n]+\.(?:service|scope))$",
+        read("/proc/%d/cgroup" % pid),
+        re.M,
+    )
+    return unit.group(1) if unit else ""
+
+
+def silent(peers):
+    """
+    Return the peers that do not answer: neither to an echo request, nor on one of their ports.
+
+    The echo comes first, as a connection leaves a line in the journal of the peer's SSH server.
+
+    Args:
+        peers: name to {"address": "10.0.0.21", "ports": [5432, 22]}.
+    """
+    waiting = {peer["address"]: name for name, peer in peers.items()}
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+        for number in range(ECHO_TRIES):
+            for address in waiting:
+                try:
+                    raw.sendto(echo_request(number), (address, 0))
+                except OSError:
+                    pass  # No way there: the same as no answer.
+            end = time.monotonic() + ECHO_WAIT_S
+            while waiting and select.select([raw], [], [], max(0, end - time.monotonic()))[0]:
+                packet, (address, _) = raw.recvfrom(2048)
+                reply = packet[(packet[0] & 15) * 4 :]
+                if reply[:1] == b"\0" and reply[4:6] == echo_request(0)[4:6]:
+                    waiting.pop(address, None)
+    return sorted(
+        name for address, name in waiting.items() if not connects(address, peers[name]["ports"])
+    )
+
+
+def echo_request(number):
+    """Return an ICMP message. Source: RFC 792, "Echo"; RFC 1071."""
+    body = struct.pack("!HH", os.getpid() & 0xFFFF, number)
+    total = 0x0800 + sum(struct.unpack("!HH", body))
+    total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!BBH", 8, 0, ~(total + (total >> 16)) & 0xFFFF) + body
+
+
+def connects(address, ports):
+    """Return whether one of the ports accepts a connection or refuses it: then there is a way."""
+    tried, pending, answered = [], [], False
+    for port in ports:
+        connection = socket.socket()
+        connection.setblocking(False)
+        tried.append(connection)
+        status = connection.connect_ex((address, port))
+        answered = answered or status in ANSWERS
+        if status == errno.EINPROGRESS:
+            pending.append(connection)
+    end = time.monotonic() + CONNECT_WAIT_S
+    while pending and not answered and time.monotonic() < end:
+        ended = select.select([], pending, [], max(0, end - time.monotonic()))[1]
+        answered = any(
+            one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in ANSWERS for one in ended
+        )
+        pending = [one for one in pending if one not in ended]
+    for connection in tried:
+        connection.close()
+    return answered
+
+
+def packages(names):
+    """
+    Return what keeps apt from installing packages, as far as can be seen without installing them.
+
+    With lists of packages, apt itself says whether it knows them all and what it would fetch; the
+    sources that it would fetch from are asked for the one file that each has.
+    """
+    listed = run("dpkg-query", "-W", "-f=${Package} ${db:Status-Status}\n", *names)
+    missing = sorted(
+        set(names) - {line.split()[0] for line in listed if line.endswith(" installed")}
+    )
+    found = {"missing": missing, "unknown": [], "said": "", "sources": {}}
+    if not missing:
+        return found
+    lists = glob.glob("/var/lib/apt/lists/*Packages*")
+    files = []
+    if lists:
+        done = subprocess.run([*APT, "--print-uris", "install", *missing], **PIPES)
+        files = re.findall(r"^'(\S+)'", done.stdout, re.M)
+        errors = re.findall(r"^E: (.+)", done.stderr, re.M)
+        unknown = [
+            re.search(r"locate package (\S+)|Package '(.+)' has no", line) for line in errors
+        ]
+        found["unknown"] = sorted({one.group(1) or one.group(2) for one in unknown if one})
+        if errors and not found["unknown"]:
+            found["said"] = errors[-1]
+        if errors:
+            return found
+    # As the operation that installs them: a list older than a day is fetched again.
+    outdated = all(time.time() - os.path.getmtime(path) > 86400 for path in lists)
+    releases = set(
+        re.findall(
+            r"^'(https?:\S+/InRelease)'", "\n".join(run(*APT, "--print-uris", "update")), re.M
+        )
+    )
+    bases = {release: re.split(r"/dists/|/(?:\./)?InRelease$", release)[0] for release in releases}
+    needed = [
+        one for one in releases if outdated or any(file.startswith(bases[one]) for file in files)
+    ]
+    if outdated and not releases:
+        found["said"] = (
+            "no package source is named in /etc/apt/sources.list or /etc/apt/sources.list.d"
+        )
+    found["sources"] = unreadable(needed)
+    return found
+
+
+def unreadable(files):
+    """Return why package sources cannot be read, in apt's words; proxies and keys are apt's own."""
+    folder = tempfile.mkdtemp(prefix="tierstack-")
+    options = ["-o", "Acquire::Retries=0"]
+    for scheme in ("http", "https"):
+        options += ["-o", "Acquire::%s::Timeout=%d" % (scheme, FETCH_WAIT_S)]
+    try:
+        asked = []
+        for number, file in enumerate(sorted(files)):
+            target = os.path.join(folder, str(number))
+            command = ["/usr/lib/apt/apt-helper", *options, "download-file", file, target]
+            asked.append((file, subprocess.Popen(command, **PIPES)))
+        found = {}
+        for file, process in asked:
+            said = process.communicate()[1]
+            if process.returncode:
+                why = re.search(r"Failed to fetch \S+\s+(.+)", said)
+                found[file] = why.group(1).strip() if why else said.strip()
+        return found
+    finally:
+        shutil.rmtree(folder)
+
+
+PIPES = {
+    "stdin": subprocess.DEVNULL,
+    "stdout": subprocess.PIPE,
+    "stderr": subprocess.PIPE,
+    "universal_newlines": True,
+    "env": dict(os.environ, LC_ALL="C", DEBIAN_FRONTEND="noninteractive"),
+}
+
+
+def run(*command):
+    """Return the lines that a program prints, none if there is no such program."""
+    try:
+        return subprocess.run(command, **PIPES).stdout.splitlines()
+    except OSError:
+        return []
+
+
+def read(path):
+    try:
+        with open(path, errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
