@@ -18,7 +18,7 @@ from pyinfra.context import ctx_host
 
 from tierstack.inventory import checked_cluster
 from tierstack.model import Cluster, Host, InventoryError, Mistake
-from tierstack.model.preflight import clock_offset_s, judge, question, sudo_refusal
+from tierstack.model.preflight import clock_offset_s, judge, no_answer, question
 from tierstack.model.sizing import check_capacity
 from tierstack.operations.remote import program
 from tierstack.run_lock import lock_out_others
@@ -30,7 +30,7 @@ _ANSWER_S = 60
 Packages = Callable[[Cluster, Host, bool], Sequence[str]]
 
 _facts: dict[str, dict[str, Any]] = {}
-_cluster: Cluster | None = None
+_cluster: Cluster | PyinfraError | None = None
 _lock = RLock()
 
 
@@ -76,7 +76,13 @@ def surveyed_cluster(packages: Packages) -> Cluster:
     global _cluster
     with _lock:
         if _cluster is None:
-            _cluster = _survey(checked_cluster(), packages)
+            try:
+                _cluster = _survey(checked_cluster(), packages)
+            except PyinfraError as error:
+                _cluster = error
+        # pyinfra asks once for each host: what was refused is not looked at again.
+        if isinstance(_cluster, PyinfraError):
+            raise _cluster
         return _cluster
 
 
@@ -124,6 +130,10 @@ def _ask(host: PyinfraHost, stdin: str) -> dict[str, Any] | str:
     """
     given = {"_stdin": stdin, "_timeout": _ANSWER_S}
     arguments: dict[str, Any] = {**pop_global_arguments(state, host, given)[0]}
+    escalation = {
+        "sudo": bool(arguments["_sudo"]),
+        "password": bool(arguments["_sudo_password"]),
+    }
     command = "command -v python3 >/dev/null && exec python3 - || echo '{}'"
     before = time.time()
     try:
@@ -135,13 +145,16 @@ def _ask(host: PyinfraHost, stdin: str) -> dict[str, Any] | str:
         return (
             f"does not answer within {_ANSWER_S} s; look what it does, e.g. by: ssh {host.name} top"
         )
-    except (PyinfraError, EOFError) as error:  # EOFError: nobody is there to type a password.
-        return sudo_refusal(str(error))
+    except EOFError:  # pyinfra has asked for sudo's password, and nobody is there to type it.
+        return no_answer("", **escalation)
+    except PyinfraError as error:
+        return no_answer(str(error), **escalation)
     if not good:
-        return sudo_refusal(output.stderr)
+        return no_answer(output.stderr, **escalation)
     found: dict[str, Any] = json.loads(output.stdout_lines[-1])
     if found:
-        found["clock_offset_s"] = clock_offset_s(found["now"], before, time.time())
+        began, ended = found["clock"]
+        found["clock_offset_s"] = clock_offset_s((began, ended), (before, time.time()))
     return found
 
 

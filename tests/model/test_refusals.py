@@ -231,6 +231,61 @@ def test_storage_host_is_an_nfs_server(home: Home) -> None:
     assert "storage: more than one storage host is not supported yet; write one" in home.refusal()
 
 
+@pytest.mark.parametrize(
+    ("group", "text", "message"),
+    [
+        (
+            "balancer",
+            "https_port = 80",
+            "balancer.https_port: 80 is the port of balancer.http_port on lb1 too; write another",
+        ),
+        (
+            "balancer",
+            "https_port = 22",
+            "balancer.https_port: 22 is the port of the SSH server on lb1 too; write another",
+        ),
+    ],
+)
+def test_port_that_is_given_twice_is_refused(
+    home: Home, group: str, text: str, message: str
+) -> None:
+    """Two programs of one host cannot listen on the same port, SSH included."""
+    home.group(group, text)
+    assert home.refusal() == [ONE, message]
+
+
+def test_port_is_given_twice_only_on_a_shared_host(home: Home) -> None:
+    """Tiers on hosts of their own may use the same port; on one host they may not."""
+    home.group("media", "port = 8080")
+    assert home.load().settings.media.port == 8080
+    media = '[("media1", {"address": "10.0.0.41", "memory_mb": 512})]'
+    shared = '[("web1", {"address": "10.0.0.11", "memory_mb": 1024})]'
+    assert media in HOSTS
+    home.inventory(HOSTS.replace(media, shared))
+    assert home.refusal() == [
+        ONE,
+        "media.port: 8080 is the port of web.port on web1 too; write another",
+    ]
+
+
+def test_public_address_in_clear_text_is_refused(home: Home) -> None:
+    """What travels in clear text does so on private networks, unless the user says that it may."""
+    public = HOSTS.replace("10.0.0.31", "5.9.0.31").replace("10.0.0.41", "5.9.0.41")
+    home.inventory(public.replace("10.0.0.2", "5.9.0.2"))  # PostgreSQL speaks TLS.
+    advice = (
+        " write one of a private network, or base.allow_public_clear_text = True if nobody else has"
+        " part in this one"
+    )
+    assert home.refusal() == [
+        "prod.py: 2 errors, no host was touched",
+        f"cache[0].address: 5.9.0.31 is a public address, where others could read cached values;{advice}",
+        "media[0].address: 5.9.0.41 is a public address, where others could read media and static"
+        f" files and uploads over nfs;{advice}",
+    ]
+    home.group("base", "allow_public_clear_text = True")
+    assert home.load().tier("cache")[0].address == "5.9.0.31"
+
+
 def test_no_site_is_named(home: Home) -> None:
     """Without a site the message shows a whole one."""
     home.group("all", "")

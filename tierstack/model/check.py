@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
 from tierstack.model.check_hosts import check_hosts
@@ -47,6 +48,7 @@ def check(raw: RawInventory) -> Cluster:
     )
     mistakes += check_capacity(cluster)
     mistakes += check_ports(cluster)
+    mistakes += _check_clear_text(cluster)
     mistakes += _check_standbys(cluster)
     mistakes += _check_storage(cluster)
     mistakes += _check_files(cluster)
@@ -114,6 +116,29 @@ def _check_source(site: SiteSettings, source: Path, where: str, mistakes: list[M
                 f"no {site.requirements} in {source}; write the name of the file that pip should read",
             )
         )
+
+
+def _check_clear_text(cluster: Cluster) -> list[Mistake]:
+    """Refuse public addresses where the tiers speak in clear text, without the user's word for it."""
+    if cluster.settings.base.allow_public_clear_text:
+        return []
+    mistakes = []
+    for host in cluster.hosts:
+        read = [
+            flow.purpose
+            for flow in cluster.flows
+            if flow.clear_text
+            and flow.target in host.tiers
+            and any(peer != host for peer in cluster.tier(flow.source))
+        ]
+        if read and ipaddress.ip_address(host.address).is_global:
+            what = (
+                f"{host.address} is a public address, where others could read {' and '.join(read)};"
+                " write one of a private network, or base.allow_public_clear_text = True if nobody"
+                " else has part in this one"
+            )
+            mistakes.append(Mistake(f"{cluster.line(host)}.address", what))
+    return mistakes
 
 
 def _check_standbys(cluster: Cluster) -> list[Mistake]:

@@ -88,6 +88,7 @@ class Flow:
         port: destination port.
         purpose: what it is for, in a few words.
         protocol: "tcp" or "udp".
+        clear_text: whether somebody on the way could read it.
     """
 
     source: str
@@ -95,6 +96,7 @@ class Flow:
     port: int
     purpose: str
     protocol: str = "tcp"
+    clear_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,15 +216,18 @@ def derive_flows(tiers: set[str], settings: Settings) -> tuple[Flow, ...]:
         flows.append(Flow("internet", "balancer", settings.balancer.http_port, "http"))
         if settings.balancer.https:
             flows.append(Flow("internet", "balancer", settings.balancer.https_port, "https"))
-        flows.append(Flow("balancer", "web", settings.web.port, "pages"))
-        flows.append(Flow("balancer", "media", settings.media.port, "media and static files"))
+        flows.append(Flow("balancer", "web", settings.web.port, "pages", clear_text=True))
+        files = "media and static files"
+        flows.append(Flow("balancer", "media", settings.media.port, files, clear_text=True))
     flows.append(Flow("web", "db", settings.db.port, "queries"))
     flows.append(Flow("db", "db", settings.db.port, "replication"))
-    flows.append(Flow("web", "cache", settings.cache.port, "cached values"))
+    flows.append(Flow("web", "cache", settings.cache.port, "cached values", clear_text=True))
     share, share_port = settings.media.share, settings.media.share_port
     exporter = "storage" if "storage" in tiers else "media"
-    flows.append(Flow("web", exporter, share_port, f"uploads over {share}"))
+    clear = share == "nfs"
+    flows.append(Flow("web", exporter, share_port, f"uploads over {share}", clear_text=clear))
     if exporter == "storage":
-        flows.append(Flow("media", "storage", share_port, f"uploaded files over {share}"))
+        purpose = f"uploaded files over {share}"
+        flows.append(Flow("media", "storage", share_port, purpose, clear_text=clear))
     known = tiers | {"internet", "admin", "all"}
     return tuple(flow for flow in flows if flow.source in known and flow.target in known)

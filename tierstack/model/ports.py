@@ -60,7 +60,7 @@ def check_ports(cluster: Cluster) -> list[Mistake]:
     """Return where two settings give programs of one host the same port."""
     mistakes = []
     for host in cluster.hosts:
-        taken = {host.ssh_port: "its SSH server"}
+        taken = {host.ssh_port: "the SSH server"}
         for listener in listeners(cluster, host):
             owner = taken.setdefault(listener.port, listener.key)
             if owner != listener.key:

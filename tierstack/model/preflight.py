@@ -79,38 +79,45 @@ def _peers(cluster: Cluster, host: Host, asked: Collection[str]) -> dict[str, di
     return found
 
 
-def clock_offset_s(now: float, before: float, after: float) -> float:
+def clock_offset_s(said: tuple[float, float], ours: tuple[float, float]) -> float:
     """
     Return by how much a clock is surely off: 0 when it may be right.
 
     Args:
-        now: what it said.
-        before: our clock when it was asked, in the same unit.
-        after: our clock when its answer had come.
+        said: what it was when the host began to answer, and when it had ended, in seconds.
+        ours: what our clock was when we asked, and when the answer had come.
 
     Returns:
         Seconds, positive when it is ahead. However slow the way, nothing is found that is not so.
     """
-    return max(0.0, now - after) or min(0.0, now - before)
+    return max(0.0, said[1] - ours[1]) or min(0.0, said[0] - ours[0])
 
 
-def sudo_refusal(said: str) -> str:
+def no_answer(said: str, sudo: bool = False, password: bool = False) -> str:
     """
-    Return why a host that lets us in does not let us be root, and what to write.
+    Return why a host that lets us in does not answer, and what to do.
 
     Args:
-        said: sudo's own words; "" when it wants a password and nobody is there to type it.
+        said: its own words, or sudo's; "" when sudo wants a password and nobody is there to type it.
+        sudo: whether sudo was to make us root.
+        password: whether its line has a password for sudo.
     """
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    shown = next((line for line in lines if "sudo" in line), lines[-1] if lines else "")
-    if "askpass" in said and "ermission denied" in said:
+    shown = lines[-1] if lines else "it says nothing"
+    if not sudo or "Traceback" in said:
+        return f"cannot be asked ({shown}); look whether its python3 works"
+    if password and (not lines or "askpass" in said):
         return (
-            f"sudo cannot ask for its password ({shown}): the folder is mounted noexec; write"
-            ' "_temp_dir": "/var/tmp", or another folder that is not, in its line'
+            "sudo does not take the password of its line; correct it, or where /tmp is mounted noexec,"
+            ' which keeps sudo from asking for it, write "_temp_dir": "/var/tmp" beside it'
         )
+    if "not found" in said:
+        return "has no sudo; log in as root, or type on it as root: apt-get install sudo"
+    if not lines:
+        shown = "sudo: a password is required"
     return (
-        f"sudo does not work there ({shown or 'sudo: a password is required'}); let the SSH user use"
-        " sudo without a password: USER ALL=(ALL) NOPASSWD: ALL in a file of /etc/sudoers.d"
+        f"sudo does not work there ({shown}); let the SSH user use it without a password: write"
+        " USER ALL=(ALL) NOPASSWD: ALL in a file of /etc/sudoers.d"
     )
 
 
@@ -189,9 +196,9 @@ def _clock(host: Host, said: Mapping[str, Any]) -> Iterator[Mistake]:
     if abs(offset) > CLOCK_LIMIT_S:
         yield Mistake(
             host.name,
-            f"its clock is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} this"
-            f" machine's, and {CLOCK_LIMIT_S} s are the most that certificates and replication bear;"
-            " type where it is wrong: apt-get install chrony && chronyc makestep",
+            f"its clock is {abs(offset) / 60:.0f} min {'ahead of' if offset > 0 else 'behind'} this"
+            f" machine's, and certificates and replication bear {CLOCK_LIMIT_S} s; type where it is"
+            " wrong: apt-get install chrony && chronyc makestep",
         )
 
 
@@ -199,7 +206,7 @@ def _rooms(cluster: Cluster, host: Host) -> list[_Room]:
     """Return the room that a host needs before its first deploy, a little more than was measured."""
     rooms = [
         _Room("/usr", 50, 2000, "packages"),
-        _Room("/var", 150 + cluster.settings.base.journal_mb, 1000, "lists, logs"),
+        _Room("/var", 150 + cluster.settings.base.journal_mb, 1000, "logs"),
     ]
     if "web" in host.tiers:
         rooms.append(_Room("/usr", 150, 8000, "packages"))
@@ -208,7 +215,7 @@ def _rooms(cluster: Cluster, host: Host) -> list[_Room]:
         standbys = len(cluster.tier("db")) > 1
         # The primary keeps so much for a standby that is away, and any host may become primary.
         kept = cluster.settings.db.slot_keep_mb if standbys else 0
-        purpose = "PostgreSQL" + (f", of it {kept} for db.slot_keep_mb" if kept else "")
+        purpose = "PostgreSQL" + (f" with {kept} for db.slot_keep_mb" if kept else "")
         rooms.append(_Room("/usr", 300, 3000, "packages"))
         rooms.append(_Room("/var/lib/postgresql", _WAL_MB + 200 + kept, 5000, purpose))
     if "media" in host.tiers or host == cluster.exporter:
@@ -228,7 +235,7 @@ def _disks(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Iterator[Mi
         rooms = list(group)
         disk = disks[rooms[0].path]
         yield from _mounted_right(host, disk, rooms)
-        purposes = " and ".join(dict.fromkeys(room.purpose for room in rooms))
+        purposes = ", ".join(dict.fromkeys(room.purpose for room in rooms))
         needs = (
             ("free_mb", "MiB", _DEPLOYED_MB, sum(room.megabytes for room in rooms)),
             ("free_inodes", "inodes", _DEPLOYED_INODES, sum(room.inodes for room in rooms)),
@@ -275,7 +282,7 @@ def _packages(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Iterator
             )
             yield Mistake(host.name, what)
     if found["said"]:
-        what = f"apt cannot install what it needs: {found['said']}; correct it, e.g. by: apt-get install -f"
+        what = f"apt cannot install what it needs: {found['said'].rstrip('.')}; correct it, e.g. by: apt-get install -f"
         yield Mistake(host.name, what)
     for source, why in sorted(found["sources"].items()):
         what = (

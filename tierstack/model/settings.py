@@ -110,6 +110,11 @@ class BaseSettings(_Settings):
     journal_mb: Annotated[int, Field(ge=16)] = Field(
         default=200, description="Most disk space that the journal may take, in MiB."
     )
+    allow_public_clear_text: bool = Field(
+        default=False,
+        description="Accept public addresses for hosts that pages, cached values or uploads reach in"
+        " clear text: for networks that are safe all the same.",
+    )
 
 
 class WebSettings(_Settings):

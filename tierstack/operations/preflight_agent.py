@@ -24,12 +24,13 @@ CONNECT_WAIT_S = 3
 FETCH_WAIT_S = 10
 ANSWERS = (0, errno.ECONNREFUSED)
 APT = [
-    "apt-get", "-qq", "--no-install-recommends",
+    "apt-get", "--no-install-recommends",
     "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=",  # Kept in memory.
 ]  # fmt: skip
 
 
 def main(request):
+    began = time.time()
     found = host()
     # What follows would not mean much elsewhere, and needs root.
     if found["root"] and found["systemd"] and found["codename"] == request["codename"]:
@@ -40,6 +41,7 @@ def main(request):
         found["silent"] = silent(request["peers"])
         kind = "container" if found["container"] else "machine"
         found["packages"] = packages(request["packages"][kind])
+    found["clock"] = [began, time.time()]
     print(json.dumps(found))
 
 
@@ -54,7 +56,6 @@ def host():
         ports.add(int(os.environ["SSH_CONNECTION"].split()[3]))
     rules = [line.strip() for line in read("/etc/tierstack/nftables.conf").splitlines()]
     return {
-        "now": time.time(),
         "system": release.get("PRETTY_NAME", "unknown"),
         "codename": release.get("VERSION_CODENAME", ""),
         "memory_mb": int(memory.group(1)) // 1024 if memory else 0,

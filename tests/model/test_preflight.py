@@ -1,0 +1,348 @@
+"""What hosts say of themselves is judged in full sentences; a good host is let through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.model.conftest import SITES, Home
+from tierstack.model import Cluster
+from tierstack.model.preflight import clock_offset_s, judge, no_answer, question
+
+ROOM = {"mount": "/", "free_mb": 9000, "free_inodes": 90000, "read_only": False, "noexec": False}
+PACKAGES = {"missing": ["haproxy"], "unknown": [], "said": "", "sources": {}}
+
+
+def said(cluster: Cluster, name: str, **different: Any) -> dict[str, Any]:
+    """Return what a good host says that is about to be deployed to, but for what is different."""
+    host = cluster.host(name)
+    asked = question(cluster, host, {peer.name for peer in cluster.hosts}, {})
+    good = {
+        "system": "Debian GNU/Linux 12 (bookworm)",
+        "codename": "bookworm",
+        "systemd": True,
+        "root": True,
+        "container": False,
+        "memory_mb": 8000,
+        "ssh_ports": [22],
+        "firewall": [],
+        "clock_offset_s": 0.0,
+        "disks": dict.fromkeys(asked["paths"], ROOM),
+        "addresses": [host.address],
+        "machine": f"machine of {name}",
+        "ports": [],
+        "silent": [],
+        "packages": PACKAGES,
+    }
+    return {**good, **different}
+
+
+def refused(cluster: Cluster, name: str, **different: Any) -> list[str]:
+    """Return what is found when one of all hosts is different."""
+    answers = {host.name: said(cluster, host.name) for host in cluster.hosts}
+    answers[name] |= different
+    return [str(mistake) for mistake in judge(cluster, answers)]
+
+
+def disks(cluster: Cluster, name: str, **different: Any) -> dict[str, Any]:
+    """Return the file systems of a host: all one, and different."""
+    return {path: {**ROOM, **different} for path in said(cluster, name)["disks"]}
+
+
+def holder(port: int, process: str = "nginx", pid: int = 7, unit: str = "nginx.service") -> Any:
+    """Return what a host says of a port that is taken."""
+    return {"port": port, "process": process, "pid": pid, "unit": unit}
+
+
+def test_good_hosts_are_let_through(home: Home) -> None:
+    """What the other tests make wrong is right."""
+    assert refused(home.load(), "web1") == []
+
+
+def test_host_is_asked_for_what_it_will_need(home: Home) -> None:
+    """Ports with where they listen, directories, and the peers of this run that it connects to."""
+    cluster = home.load()
+    asked = question(cluster, cluster.host("web1"), {"web1", "db1", "cache1", "lb1"}, {})
+    assert asked["ports"] == {"8080": ["10.0.0.11"]}
+    assert asked["paths"] == ["/srv", "/usr", "/var"]
+    assert asked["peers"] == {
+        "db1": {"address": "10.0.0.21", "ports": [22, 5432]},
+        "cache1": {"address": "10.0.0.31", "ports": [22, 11211]},
+    }
+    front = question(cluster, cluster.host("lb1"), {"lb1"}, {})
+    assert front["ports"] == {"80": ["0.0.0.0"], "443": ["0.0.0.0"]}
+    assert front["peers"] == {}
+
+
+@pytest.mark.parametrize(
+    ("different", "message"),
+    [
+        (
+            {"codename": "bullseye", "system": "Debian GNU/Linux 11 (bullseye)"},
+            "web2: runs Debian GNU/Linux 11 (bullseye), which is not supported; install Debian 12 (bookworm) on it",
+        ),
+        ({"systemd": False}, "web2: does not run systemd; boot it with systemd as its init"),
+        (
+            {"root": False},
+            'web2: the SSH user is not root; log in as root, or write "_sudo": True in its line',
+        ),
+        (
+            {"addresses": ["10.0.0.99", "192.0.2.9"]},
+            "web[1].address: 10.0.0.12 is not an address of web2, which has 10.0.0.99, 192.0.2.9;"
+            " write the one by which the other hosts reach it",
+        ),
+        (
+            {"memory_mb": 900},
+            "web[1].memory_mb: web2 has 900 MiB, and 1024 are planned with; write at most 900, or leave it out",
+        ),
+        (
+            {"clock_offset_s": -3600.4},
+            "web2: its clock is 60 min behind this machine's, and certificates and replication bear"
+            " 60 s; type where it is wrong: apt-get install chrony && chronyc makestep",
+        ),
+        (
+            {"clock_offset_s": 95.0},
+            "web2: its clock is 2 min ahead of this machine's, and certificates and replication bear"
+            " 60 s; type where it is wrong: apt-get install chrony && chronyc makestep",
+        ),
+        (
+            {"silent": ["db1"]},
+            "web2: does not reach db1: 10.0.0.21 answers neither ping nor TCP on port 22 or 5432;"
+            " look at routes and at firewalls between them, e.g. by: ip route get 10.0.0.21",
+        ),
+        (
+            {"packages": {**PACKAGES, "unknown": ["apache2"]}},
+            "web2: apt knows no package apache2; name Debian 12's sources in /etc/apt/sources.list,"
+            " and type: apt-get update",
+        ),
+        (
+            {"packages": {**PACKAGES, "unknown": ["gdal-binn"]}},
+            "sites[0].packages: apt on web2 knows no package gdal-binn; write the name that Debian 12"
+            " has for it, or if its source is new there, type: apt-get update",
+        ),
+        (
+            {"packages": {**PACKAGES, "said": "Unmet dependencies."}},
+            "web2: apt cannot install what it needs: Unmet dependencies; correct it, e.g. by: apt-get install -f",
+        ),
+        (
+            {"packages": {**PACKAGES, "sources": {"http://a.test/InRelease": "404  Not Found"}}},
+            "web2: its package source http://a.test/InRelease cannot be read (404  Not Found);"
+            " correct it in /etc/apt, or let the host out to it",
+        ),
+    ],
+)
+def test_wrong_host_is_refused(home: Home, different: dict[str, Any], message: str) -> None:
+    """A wrong host names its line or itself, what is wrong, and what to write or type."""
+    home.group("all", SITES.replace("domains=", 'packages=["gdal-binn"], domains='))
+    assert refused(home.load(), "web2", **different) == [message]
+
+
+@pytest.mark.parametrize(
+    ("name", "port", "who", "message"),
+    [
+        (
+            "web1",
+            8080,
+            holder(8080),
+            "web.port: 8080 is taken on web1 by nginx (nginx.service); type there: systemctl disable"
+            " --now nginx.service, or write another port",
+        ),
+        (
+            "lb1",
+            443,
+            holder(443, "python3", 4711, "session-3.scope"),
+            "balancer.https_port: 443 is taken on lb1 by python3 (session-3.scope); type there:"
+            " kill 4711, or write another port",
+        ),
+        (
+            "db1",
+            5432,
+            holder(5432, "postgres", 9, "postgresql@13-main.service"),
+            "db.port: 5432 is taken on db1 by postgres (postgresql@13-main.service); type there:"
+            " systemctl disable --now postgresql@13-main.service, or write another port",
+        ),
+        (
+            "cache1",
+            11211,
+            holder(11211, "systemd", 1, ""),
+            "cache.port: 11211 is taken on cache1 by systemd; write another port",
+        ),
+        (
+            "media1",
+            2049,
+            holder(2049, "ganesha.nfsd", 9, "nfs-ganesha.service"),
+            "media.share: 2049 is taken on media1 by ganesha.nfsd (nfs-ganesha.service); type there:"
+            " systemctl disable --now nfs-ganesha.service",
+        ),
+    ],
+)
+def test_taken_port_is_refused(home: Home, name: str, port: int, who: Any, message: str) -> None:
+    """Who holds a port of ours is named by process and unit."""
+    assert refused(home.load(), name, ports=[who]) == [message]
+
+
+def test_ssh_is_never_switched_off(home: Home) -> None:
+    """An SSH server that the inventory does not know of keeps its port."""
+    found = {"ports": [holder(8080, "sshd", 9, "ssh.service")], "ssh_ports": [22, 8080]}
+    assert refused(home.load(), "web1", **found) == [
+        "web.port: 8080 is taken on web1 by sshd (ssh.service); write another port"
+    ]
+
+
+def test_own_programs_keep_their_ports(home: Home) -> None:
+    """A deployed host is not refused for what a deploy has started, the kernel's NFS server included."""
+    cluster = home.load()
+    ours = holder(8080, "apache2", 9, "apache2.service")
+    assert refused(cluster, "web1", ports=[ours]) == []
+    assert refused(cluster, "media1", ports=[holder(2049, "", 0, "")]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "different", "message"),
+    [
+        (
+            "web1",
+            {"free_mb": 900},
+            "web1: / has 900 MiB free, and the deploy needs 950 (packages, logs, releases);"
+            " delete something there, or give it a larger disk",
+        ),
+        (
+            "web1",
+            {"free_inodes": 500},
+            "web1: / has 500 inodes free, and the deploy needs 31000 (packages, logs,"
+            " releases); delete something there, or give it a larger disk",
+        ),
+        (
+            "web1",
+            {"noexec": True},
+            "web1: / is mounted noexec, and sites' Python modules are loaded from there; take noexec"
+            " out of its line in /etc/fstab, and type: mount -o remount,exec /",
+        ),
+        (
+            "cache1",
+            {"read_only": True},
+            "cache1: / is mounted read-only; look why (dmesg), then type: mount -o remount,rw /",
+        ),
+    ],
+)
+def test_disk_is_refused(home: Home, name: str, different: Any, message: str) -> None:
+    """All that will lie on a file system is counted together."""
+    cluster = home.load()
+    assert refused(cluster, name, disks=disks(cluster, name, **different)) == [message]
+
+
+def test_room_is_judged_by_file_system(home: Home) -> None:
+    """PostgreSQL's directory on a disk of its own needs room for the WAL that it may keep."""
+    cluster = home.load()
+    small = {"mount": "/var/lib/postgresql", "free_mb": 5000}
+    found = {**disks(cluster, "db1"), "/var/lib/postgresql": {**ROOM, **small}}
+    assert refused(cluster, "db1", disks=found) == [
+        "db1: /var/lib/postgresql has 5000 MiB free, and the deploy needs 5320 (PostgreSQL with 4096"
+        " for db.slot_keep_mb); delete something there, or give it a larger disk"
+    ]
+    home.group("db", "slot_keep_mb = 1024")
+    assert refused(home.load(), "db1", disks=found) == []
+
+
+def test_deployed_host_needs_little_room(home: Home) -> None:
+    """A host is not refused for what it already has; file systems may count no inodes."""
+    cluster = home.load()
+    deployed = {"packages": {**PACKAGES, "missing": []}}
+    found = disks(cluster, "db1", free_mb=101, free_inodes=None)
+    assert refused(cluster, "db1", disks=found, **deployed) == []
+    found = disks(cluster, "db1", free_mb=99)
+    assert len(refused(cluster, "db1", disks=found, **deployed)) == 1
+
+
+def test_memory_that_the_kernel_keeps_is_not_missed(home: Home) -> None:
+    """A host that is sold with 1024 MiB shows less."""
+    assert refused(home.load(), "web1", memory_mb=960) == []
+
+
+def test_wrong_address_is_said_once(home: Home) -> None:
+    """That others do not reach an address which its host has not is no news."""
+    cluster = home.load()
+    answers = {host.name: said(cluster, host.name) for host in cluster.hosts}
+    answers["db1"]["addresses"] = ["10.0.0.99"]
+    answers["web1"]["silent"] = answers["web2"]["silent"] = ["db1"]
+    assert [mistake.where for mistake in judge(cluster, answers)] == ["db[0].address"]
+
+
+def test_one_machine_under_two_names_is_refused(home: Home) -> None:
+    """SSH has reached the same host twice; clones that share their machine-id are hosts of their own."""
+    cluster = home.load()
+    answers = {host.name: said(cluster, host.name) for host in cluster.hosts}
+    answers["web2"]["machine"] = answers["web1"]["machine"]
+    assert judge(cluster, answers) == []
+    both = ["10.0.0.11", "10.0.0.12"]
+    answers["web1"]["addresses"] = answers["web2"]["addresses"] = both
+    assert [str(mistake) for mistake in judge(cluster, answers)] == [
+        "web[1]: web2 is the same machine as web1, reached twice by SSH; correct ssh_hostname or"
+        " ssh_port, or write one name for it in both tiers"
+    ]
+
+
+def test_host_that_says_nothing_is_refused(home: Home) -> None:
+    """No python3, and words in the place of an answer."""
+    cluster = home.load()
+    assert [str(mistake) for mistake in judge(cluster, {"web1": {}, "db1": "is away"})] == [
+        "db1: is away",
+        "web1: has no python3; type on it: apt-get install python3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            no_answer("", sudo=True),
+            "sudo does not work there (sudo: a password is required); let the SSH user use it without"
+            " a password: write USER ALL=(ALL) NOPASSWD: ALL in a file of /etc/sudoers.d",
+        ),
+        (
+            no_answer("Sorry.\nops is not in the sudoers file.\n", sudo=True, password=True),
+            "sudo does not work there (ops is not in the sudoers file.); let the SSH user use it"
+            " without a password: write USER ALL=(ALL) NOPASSWD: ALL in a file of /etc/sudoers.d",
+        ),
+        (
+            no_answer("sh: 1: sudo: not found", sudo=True),
+            "has no sudo; log in as root, or type on it as root: apt-get install sudo",
+        ),
+        (
+            no_answer("", sudo=True, password=True),
+            "sudo does not take the password of its line; correct it, or where /tmp is mounted noexec,"
+            ' which keeps sudo from asking for it, write "_temp_dir": "/var/tmp" beside it',
+        ),
+        (
+            no_answer("Traceback …\nImportError: no json", sudo=True),
+            "cannot be asked (ImportError: no json); look whether its python3 works",
+        ),
+    ],
+)
+def test_why_a_host_cannot_be_asked(answer: str, message: str) -> None:
+    """sudo's own words are passed on, and what to write."""
+    assert answer == message
+
+
+@pytest.mark.parametrize(
+    ("host", "ours", "expected"),
+    [
+        ((1000, 1001), (1000, 1001), 0),
+        ((1020, 1021), (1000, 1030), 0),  # A slow way: nothing is known.
+        ((1100, 1101), (1000, 1031), 70),
+        ((900, 901), (1000, 1031), -100),
+    ],
+)
+def test_clock_is_off_only_if_it_surely_is(
+    host: tuple[float, float], ours: tuple[float, float], expected: float
+) -> None:
+    """However long the answer takes, a right clock is never called wrong."""
+    assert clock_offset_s(host, ours) == expected
+
+
+def test_run_with_a_limit_asks_nobody_else(home: Home) -> None:
+    """A host that has no part in the run may be down."""
+    cluster = home.load()
+    asked = question(cluster, cluster.host("web1"), {"web1"}, {})
+    assert asked["peers"] == {}
