@@ -60,6 +60,8 @@ def lay_out(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             requirements=site.settings.requirements,
             config_path=config_path(cluster, host, site, secrets),
             module=site.settings.settings,
+            hosts=len(cluster.tier("web")),
+            local_caches=site.settings.local_caches,
             archive=partial(_archive, site),
         )
 
@@ -71,7 +73,7 @@ def _programs(cluster: Cluster) -> Sequence[Entry]:
         Directory(PROGRAMS),
         *(
             File(f"{PROGRAMS}/{name}", template(f"web{PROGRAMS}/{name}.j2"), mode="755")
-            for name in ("web-node", "web-release")
+            for name in ("web-node", "web-release", "web-state")
         ),
         File("/usr/local/bin/tierstack-manage", manage, mode="755"),
     ]

@@ -92,11 +92,64 @@ def test_requirement_that_does_not_install_shows_pips_error(operator: Operator) 
     assert "No matching distribution found for django-no-such-thing==99" in done.err
 
 
-def test_config_that_its_program_refuses_is_not_put_in_place(operator: Operator) -> None:
-    """A front port that is taken by something else: the old configuration serves on."""
-    operator.edit("sites = [", "balancer = dict(https_port=22)\n\nsites = [", "group_data/all.py")
+def test_state_that_stays_on_one_web_host_is_refused(operator: Operator) -> None:
+    """Sessions, databases, caches and uploads that other web hosts do not see: all are named at once."""
+    changes = (
+        ('sessions.backends.db"', 'sessions.backends.file"'),
+        (
+            "\nSESSION_ENGINE",
+            '\nDATABASES["old"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": "/srv/old.db"}\n'
+            'CACHES["own"] = CACHES["default"]\nCACHES["parts"] = CACHES["default"]\n\nSESSION_ENGINE',
+        ),
+        (
+            'files.storage.FileSystemStorage"},',
+            'files.storage.FileSystemStorage", "OPTIONS": {"location": "/srv/uploads"}},',
+        ),
+    )
+    line = 'source="example",'
+    allowed = f'{line}\n        local_caches=["own"],'
+    operator.edit(line, allowed, "group_data/all.py")
+    for before, after in changes:
+        operator.edit(before, after, SETTINGS)
     done = operator.deploy()
-    operator.edit("balancer = dict(https_port=22)\n\n", "", "group_data/all.py")
+    for before, after in changes:
+        operator.edit(after, before, SETTINGS)
+    operator.edit(allowed, line, "group_data/all.py")
+    assert done.status != 0
+    said = [line.partition("[web1]")[2].strip() for line in done.err.splitlines()]
+    start = next(i for i, line in enumerate(said) if line.startswith("CACHES["))
+    assert said[start : start + 5] == [
+        "CACHES['parts']: LocMemCache is another cache on each web host; let the site use 'default',"
+        " which is the cluster's memcached, or if it may differ from host to host, write"
+        " local_caches=['parts'] in the site",
+        "DATABASES['old']: SQLite in /srv/old.db is another database on each web host; move its"
+        " tables to 'default', or write a server that all of them reach",
+        "SESSION_ENGINE: 'django.contrib.sessions.backends.file' keeps sessions in files, and visitors"
+        " are logged out by the next web host; write 'django.contrib.sessions.backends.cached_db'",
+        "STORAGES['default']: /srv/uploads is another directory on each web host; leave its location"
+        " to MEDIA_ROOT, which all of them share",
+        "tierstack: web1: site example keeps on one web host what all 3 must see, as listed above;"
+        " correct it in mysite.settings, and deploy again; nothing that serves was changed.",
+    ]
+
+
+def test_port_that_is_taken_during_the_run_leaves_the_old_configuration(operator: Operator) -> None:
+    """Something else takes the new port after the hosts were looked at: the old configuration serves on."""
+    checker = "/usr/local/sbin/haproxy"
+    listens = "ss -Hltn sport = 8443 | grep -q ."
+    operator.ask(
+        "lb1",
+        f"printf '#!/bin/sh\\n{listens} || systemd-run -q --unit=squatter python3 -m http.server 8443\\n"
+        f'until {listens}; do sleep 0.1; done\\nexec /usr/sbin/haproxy "$@"\\n\' > {checker}'
+        f" && chmod 755 {checker}",
+    )
+    line, port = "sites = [", "balancer = dict(https_port=8443)\n\nsites = ["
+    operator.edit(line, port, "group_data/all.py")
+    try:
+        done = operator.deploy()
+    finally:
+        operator.ask("lb1", f"rm {checker}; systemctl stop squatter")
+        operator.edit(port, line, "group_data/all.py")
     assert done.status != 0
     assert "[lb1]    Error: executed 0 commands" in done.err
     assert "in use by another program" in done.err

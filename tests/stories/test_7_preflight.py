@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -152,20 +151,16 @@ class Wrong:
 
 
 @pytest.fixture
-def wrong(operator: Operator) -> Iterator[Wrong]:
-    """The wrong hosts; they are switched off afterwards."""
+def wrong(operator: Operator) -> Wrong:
+    """The wrong hosts; they go with the lab."""
     cluster = Wrong(operator)
     (operator.home / "group_data" / "wrong.py").write_text(SETTINGS, encoding="utf-8")
     cluster.write({})
     operator.lab("up", str(cluster.inventory))
-    try:
-        for name, fault in FAULTS.items():
-            cluster.on(name, cluster.filled(fault))
-        cluster.write(LINES)
-        yield cluster
-    finally:
-        for name in cluster.address:
-            operator.lab("kill", name)
+    for name, fault in FAULTS.items():
+        cluster.on(name, cluster.filled(fault))
+    cluster.write(LINES)
+    return cluster
 
 
 def test_wrong_hosts_are_refused_in_one_list(wrong: Wrong) -> None:

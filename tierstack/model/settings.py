@@ -62,6 +62,11 @@ class SiteSettings(_Settings):
         default=True,
         description="Give static files hashed names (`ManifestStaticFilesStorage`), cached by browsers for a year.",
     )
+    local_caches: list[str] = Field(
+        default_factory=list,
+        description="Aliases in `CACHES` that each web host may keep for itself; others are refused"
+        " where there is more than one web host.",
+    )
     engine: Literal["mod_python"] = Field(
         default="mod_python", description="What runs the site on a web host."
     )

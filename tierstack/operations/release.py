@@ -49,6 +49,8 @@ def release(
     requirements: str,
     config_path: str,
     module: str,
+    hosts: int,
+    local_caches: Sequence[str],
     archive: Callable[[], bytes],
 ) -> Generator[StringCommand, None, None]:
     """
@@ -61,6 +63,9 @@ def release(
         requirements: pip's file, relative to the source.
         config_path: directory of the generated settings that belong to it.
         module: the site's own settings module, for messages.
+        hosts: how many web hosts serve the site: with more than one, state that a host keeps for
+            itself is refused.
+        local_caches: aliases of caches that each host may keep for itself.
         archive: returns the source as tar.gz.
     """
     built, checked = f"{path}/.built", f"{config_path}/.checked"
@@ -71,7 +76,8 @@ def release(
         lines = [text[start : start + _LINE] for start in range(0, len(text), _LINE)]
         yield StringCommand(shlex.join([_PROGRAM, "build", *who, requirements]), _stdin=lines)
     if missing:
-        yield StringCommand(shlex.join([_PROGRAM, "check", *who, config_path, module]))
+        check = [_PROGRAM, "check", *who, config_path, module, str(hosts), *local_caches]
+        yield StringCommand(shlex.join(check))
 
 
 @operation()
