@@ -9,6 +9,7 @@ from typing import Any
 
 import gevent
 from gevent.lock import RLock
+from paramiko import SSHException
 from pyinfra import inventory, state
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.exceptions import PyinfraError
@@ -145,6 +146,8 @@ def _ask(host: PyinfraHost, stdin: str) -> dict[str, Any] | str:
         return (
             f"does not answer within {_ANSWER_S} s; look what it does, e.g. by: ssh {host.name} top"
         )
+    except (OSError, SSHException) as error:
+        return f"has broken the connection off ({error}); look whether it is up, and deploy again"
     except EOFError:  # pyinfra has asked for sudo's password, and nobody is there to type it.
         return no_answer("", **escalation)
     except PyinfraError as error:

@@ -169,6 +169,17 @@ def silent(peers):
         peers: name to {"address": "10.0.0.21", "ports": [5432, 22]}.
     """
     waiting = {peer["address"]: name for name, peer in peers.items()}
+    try:
+        echo(waiting)
+    except OSError:
+        pass  # A container that may not: the ports tell.
+    return sorted(
+        name for address, name in waiting.items() if not connects(address, peers[name]["ports"])
+    )
+
+
+def echo(waiting):
+    """Take those out of a dictionary by address that answer an echo request."""
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
         for number in range(ECHO_TRIES):
             for address in waiting:
@@ -182,9 +193,6 @@ def silent(peers):
                 reply = packet[(packet[0] & 15) * 4 :]
                 if reply[:1] == b"\0" and reply[4:6] == echo_request(0)[4:6]:
                     waiting.pop(address, None)
-    return sorted(
-        name for address, name in waiting.items() if not connects(address, peers[name]["ports"])
-    )
 
 
 def echo_request(number):
@@ -282,10 +290,15 @@ def unreadable(files):
             said = process.communicate()[1]
             if process.returncode:
                 why = re.search(r"Failed to fetch \S+\s+(.+)", said)
-                found[file] = why.group(1).strip() if why else said.strip()
+                found[masked(file)] = masked(why.group(1) if why else said).strip()
         return found
     finally:
         shutil.rmtree(folder)
+
+
+def masked(text):
+    """Hide what a source's URL may carry: the account of a private archive."""
+    return re.sub(r"//[^/@\s]+@", "//…@", text)
 
 
 PIPES = {
