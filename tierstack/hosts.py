@@ -64,12 +64,13 @@ def ask_all(
     return {name: greenlet.get() for name, greenlet in asked.items()}
 
 
-def surveyed_cluster(packages: Packages) -> Cluster:
+def surveyed_cluster(packages: Packages | None = None) -> Cluster:
     """
     Return the cluster with what its hosts said of themselves; ask them once a run.
 
     Args:
-        packages: returns the Debian packages that a host needs; True is for a container.
+        packages: returns the Debian packages that a host needs; True is for a container. None
+            for a task that installs none.
 
     Raises:
         PyinfraError: every finding in one message; no host was changed.
@@ -87,15 +88,15 @@ def surveyed_cluster(packages: Packages) -> Cluster:
         return _cluster
 
 
-def _survey(declared: Cluster, packages: Packages) -> Cluster:
+def _survey(declared: Cluster, packages: Packages | None) -> Cluster:
     hosts = inventory.get_active_hosts()
     names = {host.name for host in hosts}
     asked = {}
     for connected in hosts:
         host = declared.host(connected.name)
         kinds = {
-            "container": list(packages(declared, host, True)),
-            "machine": list(packages(declared, host, False)),
+            "container": list(packages(declared, host, True)) if packages else [],
+            "machine": list(packages(declared, host, False)) if packages else [],
         }
         stdin = program("preflight_agent.py", question(declared, host, names, kinds))
         asked[host.name] = gevent.spawn(_ask, connected, stdin)

@@ -33,6 +33,7 @@ def said(cluster: Cluster, name: str, **different: Any) -> dict[str, Any]:
         "machine": f"machine of {name}",
         "ports": [],
         "silent": [],
+        "accounts": {},
         "packages": PACKAGES,
     }
     return {**good, **different}
@@ -110,6 +111,16 @@ def test_host_is_asked_for_what_it_will_need(home: Home) -> None:
             {"silent": ["db1"]},
             "web2: does not reach db1: 10.0.0.21 answers neither ping nor TCP on port 22 or 5432;"
             " look at routes and at firewalls between them, e.g. by: ip route get 10.0.0.21",
+        ),
+        (
+            {"accounts": {"blog": 1003}},
+            "web2: its account blog has the number 1003, and files on the share belong to 5800;"
+            " type on it: usermod -u 5800 blog && groupmod -g 5800 blog",
+        ),
+        (
+            {"accounts": {"jane": 5800}},
+            "web2: its account jane has the number 5800, which on the share is blog; give jane"
+            " another one: usermod -u NUMBER jane",
         ),
         (
             {"packages": {**PACKAGES, "unknown": ["apache2"]}},

@@ -62,6 +62,7 @@ def question(
         "paths": sorted({room.path for room in _rooms(cluster, host)}),
         "ports": ports,
         "peers": _peers(cluster, host, asked),
+        "accounts": _accounts(cluster, host),
         "packages": packages,
     }
 
@@ -77,6 +78,14 @@ def _peers(cluster: Cluster, host: Host, asked: Collection[str]) -> dict[str, di
                 )
                 here["ports"].append(flow.port)
     return found
+
+
+def _accounts(cluster: Cluster, host: Host) -> dict[str, int]:
+    """Return the accounts whose numbers must be ours: over NFS, owners travel as numbers."""
+    shares = host == cluster.exporter or cluster.mounts_share(host)
+    if not shares or cluster.settings.media.share != "nfs":
+        return {}
+    return {site.account: site.uid for site in cluster.sites}
 
 
 def clock_offset_s(said: tuple[float, float], ours: tuple[float, float]) -> float:
@@ -152,6 +161,7 @@ def judge(cluster: Cluster, answers: Mapping[str, _Answer]) -> list[Mistake]:
             *_disks(cluster, host, said),
             *judge_ports(cluster, host, said),
             *_packages(cluster, host, said),
+            *_numbers(cluster, host, said),
             *(_way(cluster, host, peer) for peer in said["silent"] if peer not in lost),
         ]
     return mistakes + _doubles(cluster, whole)
@@ -290,6 +300,24 @@ def _packages(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Iterator
             " host out to it"
         )
         yield Mistake(host.name, what)
+
+
+def _numbers(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Iterator[Mistake]:
+    for account, number in _accounts(cluster, host).items():
+        own = said["accounts"].get(account, number)
+        if own != number:
+            yield Mistake(
+                host.name,
+                f"its account {account} has the number {own}, and files on the share belong to {number};"
+                f" type on it: usermod -u {number} {account} && groupmod -g {number} {account}",
+            )
+        for other in (name for name, uid in said["accounts"].items() if uid == number):
+            if other != account:
+                yield Mistake(
+                    host.name,
+                    f"its account {other} has the number {number}, which on the share is {account};"
+                    f" give {other} another one: usermod -u NUMBER {other}",
+                )
 
 
 def _way(cluster: Cluster, host: Host, name: str) -> Mistake:

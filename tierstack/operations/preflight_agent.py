@@ -8,6 +8,7 @@ import errno
 import glob
 import json
 import os
+import pwd
 import re
 import select
 import shutil
@@ -39,6 +40,7 @@ def main(request):
         found["machine"] = read("/etc/machine-id") + read("/proc/sys/kernel/random/boot_id")
         found["ports"] = holders(request["ports"])
         found["silent"] = silent(request["peers"])
+        found["accounts"] = accounts(request["accounts"])
         kind = "container" if found["container"] else "machine"
         found["packages"] = packages(request["packages"][kind])
     found["clock"] = [began, time.time()]
@@ -94,6 +96,15 @@ def addresses():
         elif "/32 host LOCAL" in line and not last.startswith("127."):
             found.add(last)
     return sorted(found)
+
+
+def accounts(wanted):
+    """Return the accounts that have one of these names or numbers, as names to numbers."""
+    return {
+        account.pw_name: account.pw_uid
+        for account in pwd.getpwall()
+        if account.pw_name in wanted or account.pw_uid in wanted.values()
+    }
 
 
 def holders(wanted):
