@@ -177,6 +177,9 @@ def _check_files(cluster: Cluster) -> list[Mistake]:
         if path.resolve().is_relative_to(site.source):
             what = f"{path} lies in the source of {site.name}, which goes to every web host; move it out"
             return [Mistake("balancer.certificate", what)]
+    if path.stat().st_mode & 0o007:
+        what = f"{path} holds a private key and can be read by everybody; type: chmod 600 {path}"
+        return [Mistake("balancer.certificate", what)]
     text = path.read_text(encoding="utf-8", errors="replace")
     if "BEGIN CERTIFICATE" not in text or "PRIVATE KEY" not in text:
         return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tierstack.model.cluster import TIERS, Host
@@ -14,44 +15,59 @@ from tierstack.model.settings import HostSettings
 
 _HOST_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$")
 
+#: Addresses that stand in documents and belong to nobody: what `tierstack new` writes, too.
+#: Source: RFC 5737.
+_EXAMPLES = tuple(
+    ipaddress.IPv4Network(network)
+    for network in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")
+)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A host's line in one tier."""
+
+    tier: str
+    where: str
+    data: Mapping[str, Any]
+
 
 def check_hosts(raw: RawInventory, mistakes: list[Mistake]) -> tuple[Host, ...]:
     """Return the hosts whose lines are right, in inventory order; add what is wrong with the others."""
-    tiers_of: dict[str, list[str]] = {}
-    data_of: dict[str, dict[str, Any]] = {}
-    where_of: dict[str, str] = {}
+    lines_of: dict[str, list[_Line]] = {}
     for group, lines in raw.groups.items():
         if group not in TIERS:
             mistakes.append(Mistake(group, f"is not a tier; {nearest(group, TIERS)}"))
             continue
         if not lines:
             mistakes.append(Mistake(group, "has no host; write one, or delete the line"))
-        names_here: set[str] = set()
         for index, line in enumerate(lines):
             where = f"{group}[{index}]"
             parsed = _host_line(line, where, mistakes)
             if parsed is None:
                 continue
             name, data = parsed
-            if name in names_here:
+            known = lines_of.setdefault(name, [])
+            if any(other.tier == group for other in known):
                 mistakes.append(
                     Mistake(where, f'host name "{name}" stands twice in {group}; delete one line')
                 )
                 continue
-            names_here.add(name)
-            tiers_of.setdefault(name, []).append(group)
-            where_of.setdefault(name, where)
-            _merge(data_of.setdefault(name, {}), data, where, where_of[name], name, mistakes)
+            known.append(_Line(group, where, data))
     hosts = []
     owner_of: dict[str, str] = {}
-    for name, data in data_of.items():
-        host = _host(name, data, tiers_of[name], where_of[name], raw, mistakes)
+    for name, found in lines_of.items():
+        # In the order of the tiers: whichever group is declared first, the words are the same.
+        found.sort(key=lambda line: TIERS.index(line.tier))
+        data = _merge(name, found, mistakes)
+        _check_group_data(name, found, data, raw, mistakes)
+        host = _host(name, data, found, raw, mistakes)
         if host is None:
             continue
         if host.address in owner_of:
             mistakes.append(
                 Mistake(
-                    f"{where_of[name]}.address",
+                    f"{found[0].where}.address",
                     f"{host.address} already belongs to {owner_of[host.address]};"
                     " write the address of this host",
                 )
@@ -82,34 +98,59 @@ def _host_line(
     return name, data
 
 
-def _merge(
-    into: dict[str, Any],
-    data: Mapping[str, Any],
-    where: str,
-    first: str,
+def _merge(name: str, lines: Sequence[_Line], mistakes: list[Mistake]) -> dict[str, Any]:
+    """Return the data of a host that may stand in several groups; the same key must say the same."""
+    merged: dict[str, Any] = {}
+    first: dict[str, str] = {}
+    for line in lines:
+        for key, value in line.data.items():
+            if key in merged and merged[key] != value:
+                what = (
+                    f"{name} has {value!r} here and {merged[key]!r} in {first[key]};"
+                    " write the same in both"
+                )
+                mistakes.append(Mistake(f"{line.where}.{key}", what))
+            merged.setdefault(key, value)
+            first.setdefault(key, line.where)
+    return merged
+
+
+def _check_group_data(
     name: str,
+    lines: Sequence[_Line],
+    data: Mapping[str, Any],
+    raw: RawInventory,
     mistakes: list[Mistake],
 ) -> None:
-    """Merge the data of a host that stands in several groups; the same key must say the same."""
-    for key, value in data.items():
-        if key in into and into[key] != value:
-            mistakes.append(
-                Mistake(
-                    f"{where}.{key}",
-                    f"{name} has {value!r} here and {into[key]!r} in {first}; write the same in both",
+    """
+    Refuse what the files of two tiers say differently of one host.
+
+    Only pyinfra's own keys can clash, e.g. `ssh_user`: a tier's settings hold for that tier alone.
+    pyinfra takes the group that was declared last.
+    """
+    decided = {*data, *raw.group_data.get(raw.file.stem, ())}
+    first: dict[str, tuple[str, Any]] = {}
+    for line in lines:
+        for key, value in raw.group_data.get(line.tier, {}).items():
+            if key not in raw.passed_on or key in decided:
+                continue
+            tier, other = first.setdefault(key, (line.tier, value))
+            if other != value:
+                what = (
+                    f"{name} has {value!r} by this and {other!r} by group_data/{tier}.py;"
+                    f' write "{key}" in its line, {lines[0].where}'
                 )
-            )
-        into.setdefault(key, value)
+                mistakes.append(Mistake(f"group_data/{line.tier}.py: {key}", what))
 
 
 def _host(
     name: str,
     data: Mapping[str, Any],
-    tiers: Sequence[str],
-    where: str,
+    lines: Sequence[_Line],
     raw: RawInventory,
     mistakes: list[Mistake],
 ) -> Host | None:
+    where = lines[0].where
     own = {key: value for key, value in data.items() if key not in raw.passed_on}
     before = len(mistakes)
     settings = validate(HostSettings, own, where, mistakes, extra_known=raw.passed_on)
@@ -133,6 +174,10 @@ def _host(
             )
         )
         return None
+    if any(ip in network for network in _EXAMPLES):
+        what = f"{address} is an example's address, which no host has; write the address of {name}"
+        mistakes.append(Mistake(f"{where}.address", what))
+        return None
     port = data.get("ssh_port", 22)
     if not isinstance(port, int) or not 1 <= port <= 65535:
         mistakes.append(
@@ -142,7 +187,7 @@ def _host(
     return Host(
         name=name,
         address=address,
-        tiers=tuple(tier for tier in TIERS if tier in tiers),
+        tiers=tuple(line.tier for line in lines),
         ssh_port=port,
         memory_mb=settings.memory_mb,
     )

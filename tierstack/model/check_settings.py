@@ -14,7 +14,8 @@ def check_settings(raw: RawInventory, mistakes: list[Mistake]) -> Settings | Non
     """
     Merge group data into settings.
 
-    Later wins: `all.py`, then the tier's own file, then the file named after the inventory.
+    Later wins: `all.py`, then the tier's own file, then the file named after the inventory. A tier's
+    file sets that tier and no other, so two of them never set the same.
     """
     merged: dict[str, dict[str, Any]] = {tier: {} for tier in TIER_SETTINGS}
     sites: Any = None
@@ -23,7 +24,10 @@ def check_settings(raw: RawInventory, mistakes: list[Mistake]) -> Settings | Non
         for key, value in data.items():
             if key in raw.passed_on:
                 continue
-            if group in TIER_SETTINGS:
+            if group in TIER_SETTINGS and key in top_known:
+                what = f"is not of this tier; write it in group_data/{_file_of(key)}"
+                mistakes.append(Mistake(f"group_data/{group}.py: {key}", what))
+            elif group in TIER_SETTINGS:
                 merged[group][key] = value
             elif key == "sites":
                 sites = value
@@ -46,6 +50,10 @@ def check_settings(raw: RawInventory, mistakes: list[Mistake]) -> Settings | Non
     if len(mistakes) > before:
         return None
     return Settings.model_construct(**parts)
+
+
+def _file_of(key: str) -> str:
+    return "all.py" if key == "sites" else f"{key}.py"
 
 
 def _site_settings(sites: Any, mistakes: list[Mistake]) -> list[SiteSettings]:

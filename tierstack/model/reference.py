@@ -23,8 +23,12 @@ A setting of a tier is a plain name in the file of that tier, `group_data/web.py
 `group_data/all.py` holds the list `sites`, and may set a tier's settings as `web = dict(timeout_s=30)`.
 A file named after the inventory, e.g. `group_data/prod.py` for `prod.py`, does the same for that inventory only.
 Where several files set the same key, the later wins: `all.py`, then the tier's file, then the inventory's.
+A tier's file sets that tier and no other, so the files of two tiers never disagree.
 An unknown key is refused.
-pyinfra's own keys (`ssh_user`, `ssh_key`, `ssh_port`, `_sudo`, …) may stand in a host's line or in `group_data/`.
+Only the `group_data/` beside the inventory counts; that of the checkout is for the checkout's own inventories.
+
+pyinfra's own keys (`ssh_user`, `ssh_key`, `ssh_port`, `_sudo`, …) may stand in the same files, and in a host's line, which wins over them.
+A host that stands in several groups may not be told two things: lines that disagree are refused by name, and so are the files of two tiers that give one host different values of such a key.
 """
 
 

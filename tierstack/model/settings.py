@@ -28,7 +28,7 @@ class SiteSettings(_Settings):
     """One Django site. `sites` in `group_data/all.py` is a list of these."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,23}$")] = Field(
-        description="Short name: account, database and directories are called so."
+        description="Short name, e.g. `shop`: account, database and directories are called so."
     )
     source: str = Field(
         description="Directory of the project, absolute or relative to the directory that holds `group_data/`."
@@ -70,6 +70,22 @@ class SiteSettings(_Settings):
     engine: Literal["mod_python"] = Field(
         default="mod_python", description="What runs the site on a web host."
     )
+
+    @field_validator("source")
+    @classmethod
+    def _source(cls, value: str) -> str:
+        if not value:
+            raise ValueError('is empty; write where your project lies, e.g. "/home/you/shop"')
+        return value
+
+    @field_validator("requirements")
+    @classmethod
+    def _requirements(cls, value: str) -> str:
+        if not value:
+            raise ValueError(
+                'is empty; write the file that pip should read, e.g. "requirements.txt"'
+            )
+        return value
 
     @field_validator("domains")
     @classmethod
