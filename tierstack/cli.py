@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tierstack.inventory import load_cluster
 from tierstack.lab.cli import lab
-from tierstack.model import TIERS, Cluster, Host, Site, TierstackError
+from tierstack.model import TIERS, Cluster, Host, InventoryError, Site, TierstackError
 from tierstack.model.graph import svg
 from tierstack.model.sizing import (
     balancer_connections,
@@ -21,6 +21,7 @@ from tierstack.model.sizing import (
     postgres_memory,
     web_workers,
 )
+from tierstack.secrets import check_secrets
 
 _INVENTORY = click.argument("inventory", type=click.Path(path_type=Path))
 
@@ -44,9 +45,13 @@ def check(inventory: Path) -> None:
     """
     Print the plan of INVENTORY, or all that is wrong with it.
 
-    No connection is opened. Exit status 2 if anything is wrong.
+    No connection is opened; commands that print secrets are run. Exit status 2 if anything is wrong.
     """
     cluster = _load(inventory)
+    mistakes = check_secrets(cluster)
+    if mistakes:
+        click.secho(str(InventoryError(str(inventory), mistakes)), fg="red", err=True)
+        sys.exit(2)
     console = Console()
     table = Table("tier", "host", "address", "size", box=None, pad_edge=False)
     for tier in TIERS:

@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import click
-import pyinfra
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import Version
 from pyinfra.api.arguments import all_global_arguments
-from pyinfra.api.host import Host as PyinfraHost
-from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.connectors.ssh import ConnectorData
-from pyinfra.context import ctx_config, ctx_state
 
+from tierstack.engine import deploys_with_secrets, prepare_run
 from tierstack.model import Cluster, InventoryError, Mistake, TierstackError
 from tierstack.model.check import check
 from tierstack.model.raw import RawInventory
 from tierstack.model.settings import TIER_SETTINGS
+from tierstack.secrets import check_secrets
+from tierstack.secrets_file import file_mistakes, git_mistakes, secrets_file_of
 
 #: The checkout's own root: `group_data/` there belongs to `inventories/` there, and to no one else.
-_CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parent.parent
 
 _checked: Cluster | None = None
 _raise_mistakes: ContextVar[bool] = ContextVar("_raise_mistakes", default=False)
 
 
-def cluster(inventory_file: str) -> None:
+def cluster(inventory_file: str, requires: str = "") -> None:
     """
     Load and check the cluster; the last line of every inventory is `cluster(__file__)`.
 
     Args:
         inventory_file: the inventory's own `__file__`.
+        requires: versions of Tierstack that the inventory is written for, e.g. ">=0.1,<0.3";
+            any by default.
 
     Raises:
         SystemExit: with status 2, after printing every mistake, before pyinfra connects to a host.
@@ -46,53 +50,21 @@ def cluster(inventory_file: str) -> None:
     caller = frame.f_back if frame else None
     if caller is None:
         raise TierstackError("cluster() must be called from an inventory file")
+    file = Path(inventory_file).resolve()
     try:
-        _checked = check(_read(Path(inventory_file).resolve(), caller.f_globals))
+        _check_requires(requires, file)
+        raw = _read(file, caller.f_globals)
+        found = check(raw)
+        mistakes = check_secrets(found) if deploys_with_secrets() else []
+        if mistakes:
+            raise InventoryError(raw.path, mistakes)
     except InventoryError as error:
         if _raise_mistakes.get():
             raise
         click.secho(str(error), fg="red", err=True)
         raise SystemExit(2) from None
-    # A host that fails stops the tiers behind it. In an inventory file this still reaches the
-    # run's own configuration; in deploy.py it would change a copy.
-    if ctx_config.isset():
-        ctx_config.get().FAIL_PERCENT = 0
-    if pyinfra.is_cli and ctx_state.isset():
-        _advise(ctx_state.get(), _checked)
-
-
-def _advise(state: State, checked: Cluster) -> None:
-    """Have pyinfra call us when a host does not answer; its state takes handlers only once it is set up."""
-    set_up = state.init
-
-    def init(*arguments: Any, **options: Any) -> None:
-        set_up(*arguments, **options)
-        state.add_callback_handler(_Advice(checked))
-
-    state.init = init  # type: ignore[method-assign]
-
-
-class _Advice(BaseStateCallback):
-    """Adds to pyinfra's words on a host that does not answer what to look at."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    def host_connect_error(self, state: State, host: PyinfraHost, error: Exception) -> None:  # type: ignore[override]
-        """Say which line of the inventory to check, and what to type."""
-        name = host.name
-        tier = self._cluster.host(name).tiers[0]
-        index = self._cluster.tier(tier).index(self._cluster.host(name))
-        target = host.data.get("ssh_hostname") or name
-        user = host.data.get("ssh_user")
-        port = f"-p {host.data.ssh_port} " if host.data.get("ssh_port") else ""
-        click.secho(
-            f"{name} does not let us in at {target}; no host was changed. Is it up, and is its line"
-            f" right ({tier}[{index}]: address, ssh_hostname, ssh_user, ssh_key)?"
-            f" Type: ssh {port}{f'{user}@' if user else ''}{target}",
-            fg="yellow",
-            err=True,
-        )
+    _checked = found
+    prepare_run(found, raw.group_data)
 
 
 def checked_cluster() -> Cluster:
@@ -140,17 +112,39 @@ def load_cluster(path: str | Path) -> Cluster:
     return found
 
 
+def _check_requires(requires: str, file: Path) -> None:
+    """Refuse an inventory for another version at once: with this one, its settings mean little."""
+    have = Version(importlib.metadata.version("tierstack"))
+    try:
+        wanted = SpecifierSet(requires)
+    except InvalidSpecifier:
+        what = f'"{requires}" does not say which versions; write e.g. ">=0.1"'
+        raise InventoryError(_shown(file), [Mistake("requires", what)]) from None
+    if wanted.contains(have, prereleases=True):
+        return
+    # Whoever is behind pulls; who is ahead of what the inventory knows has to go back.
+    behind = any(
+        rule.operator in (">", ">=", "==", "~=") and have < Version(rule.version.rstrip(".*"))
+        for rule in wanted
+    )
+    get = "git pull" if behind else "git checkout TAG (one that fits)"
+    what = f"needs tierstack {wanted}, and this is {have}; type: cd {CHECKOUT} && {get} && pip install -e ."
+    raise InventoryError(_shown(file), [Mistake("requires", what)])
+
+
 def _read(file: Path, namespace: Mapping[str, Any]) -> RawInventory:
     home = _home(file)
     passed_on = {*ConnectorData.__annotations__, *(key for key, _ in all_global_arguments())}
-    groups = {
-        key: value[0]
-        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], dict)
-        else value
-        for key, value in namespace.items()
-        if isinstance(value, (list, tuple)) and not key.startswith("_")
-    }
-    mistakes: list[Mistake] = []
+    secrets_file = secrets_file_of(file)
+    mistakes = [*file_mistakes(secrets_file), *git_mistakes(secrets_file)]
+    groups: dict[str, Sequence[Any]] = {}
+    for key, value in namespace.items():
+        if not isinstance(value, (list, tuple)) or key.startswith("_"):
+            continue
+        groups[key] = value
+        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], dict):
+            what, groups[key] = _pair(key, *value)
+            mistakes.append(Mistake(key, what))
     data: dict[str, Mapping[str, Any]] = {}
     folder = home / "group_data"
     names = [path.stem for path in sorted(folder.glob("*.py"))]
@@ -165,7 +159,7 @@ def _read(file: Path, namespace: Mapping[str, Any]) -> RawInventory:
             what = f"is no tier; known are {', '.join(sorted(known))}"
             mistakes.append(Mistake(f"group_data/{name}.py", what))
             continue
-        data[name] = _read_group(folder / f"{name}.py", mistakes)
+        data[name] = _read_group(folder / f"{name}.py", passed_on, mistakes)
     return RawInventory(
         path=_shown(file),
         file=file,
@@ -177,15 +171,26 @@ def _read(file: Path, namespace: Mapping[str, Any]) -> RawInventory:
     )
 
 
+def _pair(key: str, first: Any, data: dict[str, Any]) -> tuple[str, Sequence[Any]]:
+    """Return what is wrong with a group that is a pair, and the hosts that it seems to mean."""
+    if isinstance(first, str):
+        return f"is one host and no list; write [{(first, data)!r}]", [(first, data)]
+    what = (
+        "is a pair of hosts and data, which is not read; write the data in the hosts' lines, or in"
+        f" group_data/{key}.py"
+    )
+    return what, first if isinstance(first, (list, tuple)) else []
+
+
 def _home(file: Path) -> Path:
     """Return the directory whose `group_data/` counts: never the checkout's for a user's own inventory."""
-    inside = file.is_relative_to(_CHECKOUT / "inventories")
+    inside = file.is_relative_to(CHECKOUT / "inventories")
     if inside and not (file.parent / "group_data").is_dir():
-        return _CHECKOUT
+        return CHECKOUT
     return file.parent
 
 
-def _read_group(file: Path, mistakes: list[Mistake]) -> dict[str, Any]:
+def _read_group(file: Path, passed_on: Collection[str], mistakes: list[Mistake]) -> dict[str, Any]:
     namespace: dict[str, Any] = {"__file__": str(file)}
     try:
         exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), namespace)  # noqa: S102 -- group data is Python, as pyinfra runs it
@@ -195,7 +200,7 @@ def _read_group(file: Path, mistakes: list[Mistake]) -> dict[str, Any]:
     return {
         key: value
         for key, value in namespace.items()
-        if not key.startswith("_")
+        if (key in passed_on or not key.startswith("_"))
         and not isinstance(value, (types.ModuleType, type))
         and not callable(value)
     }

@@ -1,21 +1,15 @@
 """Secrets of one inventory: generated at the first deploy, kept in one file beside it.
 
-`prod.py` has `prod.secrets.toml`, mode 0600 and git-ignored. Every value may be replaced by hand.
-They are never pyinfra host data, which pyinfra prints.
+`prod.py` has `prod.secrets.toml`, mode 0600 and git-ignored. Every value may be replaced by hand, or
+by a command that prints it. They are never pyinfra host data, which pyinfra prints.
 """
 
 from __future__ import annotations
 
 import datetime
-import fcntl
 import ipaddress
-import json
-import os
 import secrets as _random
-import tempfile
-import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +19,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tierstack.model import Cluster, TierstackError
+from tierstack.model import Cluster, InventoryError, Mistake, TierstackError
+from tierstack.model.passwords import check_password
+from tierstack.model.raw import nearest
+from tierstack.secrets_file import (
+    Command,
+    command_output,
+    file_mistakes,
+    locked,
+    read_file,
+    secrets_file_of,
+    write_file,
+)
 
 _TEN_YEARS = datetime.timedelta(days=3650)
-_HEADER = (
-    "# Secrets of this cluster. Keep it out of version control; whoever reads it owns the cluster.\n"
-    "# Replace any value; delete a line and the next deploy makes a new one.\n"
-)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,16 @@ class Secrets:
 
 def secrets_file(cluster: Cluster) -> Path:
     """Return where the secrets of an inventory lie."""
-    return cluster.inventory.with_suffix(".secrets.toml")
+    return secrets_file_of(cluster.inventory)
+
+
+def check_secrets(cluster: Cluster) -> list[Mistake]:
+    """
+    Return all that is wrong with the secrets of a cluster; nothing is made.
+
+    Commands are run, each once in this process: ask only when their values are needed.
+    """
+    return _given(cluster)[1]
 
 
 def load_secrets(cluster: Cluster) -> Secrets:
@@ -62,18 +72,68 @@ def load_secrets(cluster: Cluster) -> Secrets:
     Read the secrets of a cluster, and make and save those that are missing.
 
     Raises:
-        TierstackError: the file cannot be read, or others than its owner may read it.
+        InventoryError: with all that is wrong with the file, its values and its commands.
     """
     file = secrets_file(cluster)
-    with _locked(file):
-        values = _read(file)
+    # Before the lock: a command may ask for a passphrase, and other hosts' greenlets go on.
+    printed, mistakes = _given(cluster)
+    if mistakes:
+        raise InventoryError(cluster.inventory.name, mistakes)
+    with locked(file):
+        stored = read_file(file)
+        commands = {name: value for name, value in stored.items() if isinstance(value, Command)}
+        values = {name: value for name, value in stored.items() if isinstance(value, str)} | printed
         before = dict(values)
         for name, make in _wanted(cluster, values).items():
             if name not in values:
                 values[name] = make()
+        replaced = [name for name, value in printed.items() if values.get(name) != value]
+        if replaced:
+            raise InventoryError(cluster.inventory.name, _unfit(file, replaced))
         if values != before:
-            _write(file, values)
+            write_file(file, {**values, **commands})
     return Secrets(file, values)
+
+
+def _given(cluster: Cluster) -> tuple[dict[str, str], list[Mistake]]:
+    """Return what the commands print, by name, and all that is wrong with the given secrets."""
+    file = secrets_file(cluster)
+    mistakes = file_mistakes(file)
+    if mistakes:
+        return {}, mistakes
+    printed: dict[str, str] = {}
+    known = set(_wanted(cluster, {}))
+    ours = ("cluster.", *(f"sites.{site.name}." for site in cluster.sites))
+    for name, value in read_file(file).items():
+        where = f"{file.name}: {name}"
+        if name not in known:
+            # What a removed host or site had is kept; a slip would be a password that nobody uses.
+            for prefix in filter(name.startswith, ours):
+                near = nearest(name, {other for other in known if other.startswith(prefix)})
+                mistakes.append(Mistake(where, f"unknown; {near}"))
+            continue
+        text, mistake = (
+            command_output(name, value, file) if isinstance(value, Command) else (value, None)
+        )
+        if mistake:
+            mistakes.append(mistake)
+            continue
+        if isinstance(value, Command):
+            printed[name] = text
+        if name.endswith("_password"):
+            try:
+                check_password(where, text)
+            except TierstackError as error:
+                mistakes.append(Mistake(where, str(error).removeprefix(f"{where}: ")))
+    return printed, mistakes
+
+
+def _unfit(file: Path, names: Iterable[str]) -> list[Mistake]:
+    what = (
+        "what its command prints does not fit the other keys or the inventory's names, or is over"
+        " within 30 days; renew it, or delete the line for one of the cluster's own"
+    )
+    return [Mistake(f"{file.name}: {name}", what) for name in names]
 
 
 def _wanted(cluster: Cluster, values: dict[str, str]) -> dict[str, Callable[[], str]]:
@@ -207,10 +267,10 @@ def _fits(values: dict[str, str], prefix: str, names: list[x509.GeneralName]) ->
     needed = (f"{prefix}.certificate", f"{prefix}.key", "cluster.ca_certificate")
     if not all(name in values for name in needed):
         return False
-    found, ca = (
-        x509.load_pem_x509_certificate(values[name].encode()) for name in (needed[0], needed[2])
-    )
     try:
+        found, ca = (
+            x509.load_pem_x509_certificate(values[name].encode()) for name in (needed[0], needed[2])
+        )
         found.verify_directly_issued_by(ca)
     except (ValueError, InvalidSignature):
         return False
@@ -221,57 +281,3 @@ def _fits(values: dict[str, str], prefix: str, names: list[x509.GeneralName]) ->
         and list(alternative.value) == names
         and found.public_key() == _ec_key(values[needed[1]]).public_key()
     )
-
-
-# The file
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Hold the file's lock: two runs at once must not each make a password of their own."""
-    with file.with_name(f".{file.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _read(file: Path) -> dict[str, str]:
-    if not file.exists():
-        return {}
-    if file.stat().st_mode & 0o077:
-        raise TierstackError(f"{file} can be read by others; type: chmod 600 {file}")
-    try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        # The error's text may quote a secret; its position does not.
-        position = str(error).rpartition("(at ")[2].rstrip(")")
-        raise TierstackError(f"{file} is not valid TOML ({position}); correct that line") from None
-    return dict(_flat(tables, ""))
-
-
-def _flat(table: dict[str, object], prefix: str) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for key, value in table.items():
-        if isinstance(value, dict):
-            found += _flat(value, f"{prefix}{key}.")
-        else:
-            found.append((prefix + key, str(value)))
-    return found
-
-
-def _write(file: Path, values: dict[str, str]) -> None:
-    sections: dict[str, list[str]] = {}
-    for name in sorted(values):
-        section, _, key = name.rpartition(".")
-        # A JSON string is a TOML string; names are quoted since host names may hold dots.
-        sections.setdefault(section, []).append(
-            f"{key} = {json.dumps(values[name], ensure_ascii=False)}"
-        )
-    text = _HEADER + "".join(
-        f"\n[{section}]\n" + "\n".join(lines) + "\n" for section, lines in sections.items()
-    )
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    Path(temporary).replace(file)  # mkstemp makes it 0600

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-from tierstack.inventory import load_cluster
+from tierstack.inventory import CHECKOUT, load_cluster
 from tierstack.model import Cluster, InventoryError
 
 HOSTS = """
@@ -72,6 +75,20 @@ class Home:
             self.load()
         text = str(caught.value).replace(f"{self.path}/", "")
         return [line.strip() for line in text.splitlines()]
+
+
+def pyinfra(*arguments: str | Path, checkout: Path = CHECKOUT) -> subprocess.CompletedProcess[str]:
+    """Run pyinfra in a checkout, with that checkout's own code."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("pyinfra"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=checkout,
+        env=os.environ | {"PYTHONPATH": str(checkout)},
+        stdin=subprocess.DEVNULL,
+    )
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
+import importlib.metadata
+from textwrap import dedent
 
 import pytest
 
-from tests.model.conftest import HOSTS, SITES, Home
+from tests.model.conftest import HOSTS, SITES, Home, pyinfra
+from tierstack.inventory import CHECKOUT
 
 ONE = "prod.py: 1 error, no host was touched"
 
@@ -51,6 +51,26 @@ def test_right_inventory_is_accepted(home: Home) -> None:
             "balancer[0].memory_mb: '1024' is not a whole number; write a whole number",
         ),
         (
+            ('"10.0.0.11"', '"192.0.2.11"'),
+            "web[0].address: 192.0.2.11 is an example's address, which no host has;"
+            " write the address of web1",
+        ),
+        (
+            (
+                '[("cache1", {"address": "10.0.0.31", "memory_mb": 512})]',
+                '("cache1", {"address": "10.0.0.31"})',
+            ),
+            "cache: is one host and no list; write [('cache1', {'address': '10.0.0.31'})]",
+        ),
+        (
+            (
+                '[("cache1", {"address": "10.0.0.31", "memory_mb": 512})]',
+                '([("cache1", {"address": "10.0.0.31"})], {"memory_mb": 512})',
+            ),
+            "cache: is a pair of hosts and data, which is not read; write the data in the hosts'"
+            " lines, or in group_data/cache.py",
+        ),
+        (
             ('("lb1"', '("LB_1"'),
             'balancer[0]: "LB_1" is not a host name; write small letters, digits, hyphens and dots',
         ),
@@ -79,6 +99,16 @@ def test_host_line_is_refused(home: Home, change: tuple[str, str], message: str)
         ("web", "port = '80'", "web.port: '80' is not a whole number; write a whole number"),
         ("db", "port = 70000", "db.port: 70000 is too large; write at most 65535"),
         ("media", "share = 'smb'", "media.share: 'smb' is not known; write 'nfs' or 'sshfs'"),
+        (
+            "web",
+            "base = dict(swappiness=10)",
+            "group_data/web.py: base: is not of this tier; write it in group_data/base.py",
+        ),
+        (
+            "web",
+            "sites = []",
+            "group_data/web.py: sites: is not of this tier; write it in group_data/all.py",
+        ),
         ("prod", "webb = dict()", "group_data/prod.py: webb: unknown; did you mean web?"),
         ("prod", "web = 3", "web: 3 is not a dict; write e.g. web = dict(port=8080)"),
         (
@@ -147,6 +177,15 @@ def test_setting_is_refused(home: Home, group: str, text: str, message: str) -> 
         (
             ('source="blog"', 'source="blgo"'),
             "sites[0].source: blgo is not a directory; write where your project lies",
+        ),
+        (
+            ('source="blog"', 'source=""'),
+            'sites[0].source: is empty; write where your project lies, e.g. "/home/you/shop"',
+        ),
+        (
+            ("domains=", "requirements='', domains="),
+            "sites[0].requirements: is empty; write the file that pip should read,"
+            ' e.g. "requirements.txt"',
         ),
         (
             ('domains=["www.example.com"]', "domains=[]"),
@@ -301,14 +340,7 @@ def test_many_mistakes_come_at_once_and_no_connection_is_opened(home: Home) -> N
     home.inventory(HOSTS.replace('"10.0.0.11"', '"10.0.0.999"').replace('"db2"', '"DB 2"'))
     home.group("web", "wokers = 5")
     home.group("all", SITES.replace('"www.example.com"', '"a b"'))
-    done = subprocess.run(
-        [Path(sys.executable).with_name("pyinfra"), home.path / "prod.py", "deploy.py", "-y"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
+    done = pyinfra(home.path / "prod.py", "deploy.py", "-y")
     assert done.returncode == 2
     said = (done.stdout + done.stderr).replace(f"{home.path}/", "")
     assert (
@@ -319,13 +351,6 @@ def test_many_mistakes_come_at_once_and_no_connection_is_opened(home: Home) -> N
         '  web[0].address: "10.0.0.999" is not an IPv4 address; write e.g. "10.0.3.30"\n' in said
     )
     assert "Connecting" not in said
-
-
-def test_user_directory_inherits_nothing(home: Home) -> None:
-    """The checkout's own group data does not reach an inventory outside of it."""
-    home.group("all", "")
-    home.group("all", SITES)
-    assert [site.name for site in home.load().sites] == ["blog"]
 
 
 def test_unchecked_inventory_is_refused(home: Home) -> None:
@@ -345,11 +370,108 @@ def test_later_group_data_wins(home: Home) -> None:
     assert (web.port, web.timeout_s) == (8003, 11)
 
 
+MEDIA_TOO = 'cache = [("media1", {"address": "10.0.0.41", "memory_mb": 600})]'
+CLASH = "media[0].memory_mb: media1 has 512 here and 600 in cache[0]; write the same in both"
+
+
 def test_clash_between_groups_is_refused(home: Home) -> None:
-    """A host in two groups must say the same in both (pyinfra#1756)."""
-    more = 'cache = [("media1", {"address": "10.0.0.41", "memory_mb": 600})]'
-    home.inventory(HOSTS, more)
+    """A host in two groups must say the same in both, in whatever order they stand (pyinfra#1756)."""
+    home.inventory(HOSTS, MEDIA_TOO)
+    assert home.refusal() == [ONE, CLASH]
+    home.inventory(MEDIA_TOO, _without("cache"))
+    assert home.refusal() == [ONE, CLASH]
+
+
+def test_clash_between_files_of_tiers_is_refused(home: Home) -> None:
+    """Files of two tiers that give one host two SSH users: neither wins by chance (pyinfra#1756)."""
+    shared = 'cache = [("media1", {"address": "10.0.0.41"})]'
+    home.group("cache", "ssh_user = 'ann'")
+    home.group("media", "ssh_user = 'ben'")
+    clash = (
+        "group_data/media.py: ssh_user: media1 has 'ben' by this and 'ann' by group_data/cache.py;"
+        ' write "ssh_user" in its line, cache[0]'
+    )
+    home.inventory(HOSTS, shared)
+    assert home.refusal() == [ONE, clash]
+    home.inventory(shared, _without("cache"))
+    assert home.refusal() == [ONE, clash]
+    home.inventory(HOSTS, shared.replace("}", ', "ssh_user": "cia"}'))
+    assert home.load().host("media1").tiers == ("cache", "media")
+    home.inventory(HOSTS, shared)
+    home.group("prod", "ssh_user = 'dan'")
+    assert home.load().host("media1").tiers == ("cache", "media")
+
+
+def test_clash_is_refused_under_a_limit_too(home: Home) -> None:
+    """A run that is limited to another host sees the same clash (pyinfra#1756)."""
+    home.inventory(HOSTS, MEDIA_TOO)
+    done = pyinfra(home.path / "prod.py", "deploy.py", "-y", "--limit", "web1")
+    assert done.returncode == 2
+    assert f"  {CLASH}\n" in done.stderr
+    assert "Connecting" not in done.stdout + done.stderr
+
+
+def _without(group: str) -> str:
+    lines = dedent(HOSTS).splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(group))
+
+
+def test_key_for_everybody_is_refused(home: Home) -> None:
+    """A certificate file holds its key: everybody may not read it."""
+    file = home.path / "site.pem"
+    file.write_text("BEGIN CERTIFICATE\nPRIVATE KEY\n", encoding="utf-8")
+    file.chmod(0o644)
+    home.group("balancer", "certificate = 'site.pem'")
     assert home.refusal() == [
         ONE,
-        "media[0].memory_mb: media1 has 512 here and 600 in cache[0]; write the same in both",
+        "balancer.certificate: site.pem holds a private key and can be read by everybody;"
+        " type: chmod 600 site.pem",
     ]
+    file.chmod(0o640)
+    assert home.load().settings.balancer.certificate == "site.pem"
+
+
+HAVE = importlib.metadata.version("tierstack")
+
+
+@pytest.mark.parametrize(
+    ("requires", "get"),
+    [
+        (">=99.1", "git pull"),
+        ("==98.*,>=99", "git pull"),
+        ("<0.0.1", "git checkout TAG (one that fits)"),
+        (f"!={HAVE}", "git checkout TAG (one that fits)"),
+    ],
+)
+def test_other_version_is_refused(home: Home, requires: str, get: str) -> None:
+    """An inventory for another version is refused with both versions, whatever else is wrong in it."""
+    home.inventory("web = 42")
+    _require(home, requires)
+    asked = ",".join(sorted(requires.split(",")))
+    assert home.refusal() == [
+        ONE,
+        f"requires: needs tierstack {asked}, and this is {HAVE};"
+        f" type: cd {CHECKOUT} && {get} && pip install -e .",
+    ]
+
+
+def test_unreadable_requirement_is_refused(home: Home) -> None:
+    """A version alone says neither "at least" nor "at most"."""
+    _require(home, "0.1")
+    assert home.refusal() == [
+        ONE,
+        'requires: "0.1" does not say which versions; write e.g. ">=0.1"',
+    ]
+
+
+def test_this_version_is_accepted(home: Home) -> None:
+    """An inventory may state that it is for this version."""
+    _require(home, f">={HAVE},<99")
+    assert home.load().name == "prod"
+
+
+def _require(home: Home, versions: str) -> None:
+    file = home.path / "prod.py"
+    text = file.read_text(encoding="utf-8")
+    text = text.replace("cluster(__file__)", f'cluster(__file__, requires="{versions}")')
+    file.write_text(text, encoding="utf-8")

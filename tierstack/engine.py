@@ -1,0 +1,91 @@
+"""What an inventory does to the pyinfra run that loads it, before the first connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import pyinfra
+from pyinfra.api.host import Host as PyinfraHost
+from pyinfra.api.inventory import Inventory
+from pyinfra.api.state import BaseStateCallback, State
+from pyinfra.context import ctx_config, ctx_state
+
+from tierstack.model import Cluster
+
+
+def prepare_run(cluster: Cluster, group_data: Mapping[str, Mapping[str, Any]]) -> None:
+    """
+    Fit pyinfra's run to a checked inventory; does nothing outside of one.
+
+    Args:
+        cluster: the cluster that the run is for.
+        group_data: group name to its settings, from the directory whose `group_data/` counts.
+    """
+    # A host that fails stops the tiers behind it. In an inventory file this still reaches the
+    # run's own configuration; in deploy.py it would change a copy.
+    if ctx_config.isset():
+        ctx_config.get().FAIL_PERCENT = 0
+    if not (pyinfra.is_cli and ctx_state.isset()):
+        return
+    state = ctx_state.get()
+    set_up = state.init
+
+    def init(inventory: Inventory, *arguments: Any, **options: Any) -> None:
+        """Set the run up; only now is there an inventory, and does the state take handlers."""
+        _replace_group_data(inventory, group_data)
+        set_up(inventory, *arguments, **options)
+        state.add_callback_handler(_Advice(cluster))
+
+    state.init = init
+
+
+def deploys_with_secrets() -> bool:
+    """
+    Return whether this is a run of pyinfra with a deploy file that loads secrets.
+
+    Others, such as `tasks/drain.py`, must work on a night when the password store is locked.
+    """
+    context = click.get_current_context(silent=True) if pyinfra.is_cli else None
+    operations = context.params.get("operations", ()) if context else ()
+    files = [Path(name) for name in operations if str(name).endswith(".py")]
+    return any(
+        "load_secrets" in file.read_text(encoding="utf-8") for file in files if file.is_file()
+    )
+
+
+def _replace_group_data(inventory: Inventory, own: Mapping[str, Mapping[str, Any]]) -> None:
+    """
+    Take out what pyinfra has read from `group_data/` of the working directory.
+
+    That is the checkout's, which pyinfra lays under a user's own, key by key: the user's hosts
+    would get the SSH user of the checkout's example, say.
+    """
+    inventory.data = dict(own.get("all", {}))
+    for name in inventory.group_data:
+        inventory.group_data[name] = dict(own.get(name, {}))
+
+
+class _Advice(BaseStateCallback):
+    """Adds to pyinfra's words on a host that does not answer what to look at."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def host_connect_error(self, state: State, host: PyinfraHost, error: Exception) -> None:  # type: ignore[override]
+        """Say which line of the inventory to check, and what to type."""
+        name = host.name
+        tier = self._cluster.host(name).tiers[0]
+        index = self._cluster.tier(tier).index(self._cluster.host(name))
+        target = host.data.get("ssh_hostname") or name
+        user = host.data.get("ssh_user")
+        port = f"-p {host.data.ssh_port} " if host.data.get("ssh_port") else ""
+        click.secho(
+            f"{name} does not let us in at {target}; no host was changed. Is it up, and is its line"
+            f" right ({tier}[{index}]: address, ssh_hostname, ssh_user, ssh_key)?"
+            f" Type: ssh {port}{f'{user}@' if user else ''}{target}",
+            fg="yellow",
+            err=True,
+        )
