@@ -1,4 +1,4 @@
-"""The command `tierstack`. It only looks; changes go through pyinfra."""
+"""The command `tierstack`. It looks, and makes new directories; changes go through pyinfra."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tierstack.inventory import load_cluster
+from tierstack.inventory import CHECKOUT, load_cluster
 from tierstack.lab.cli import lab
 from tierstack.model import TIERS, Cluster, Host, InventoryError, Site, TierstackError
 from tierstack.model.graph import svg
@@ -21,6 +21,7 @@ from tierstack.model.sizing import (
     postgres_memory,
     web_workers,
 )
+from tierstack.new import make
 from tierstack.secrets import check_secrets
 
 _INVENTORY = click.argument("inventory", type=click.Path(path_type=Path))
@@ -37,6 +38,39 @@ def main() -> None:
 
 
 main.add_command(lab)
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path),
+    help="Your Django project; by default the working directory, if it is one.",
+)
+def new(directory: Path, source: Path | None) -> None:
+    """
+    Make DIRECTORY your own: an inventory, group data, a README.
+
+    Nothing that is there already is overwritten.
+    """
+    if source is None and Path("manage.py").is_file():
+        source = Path.cwd()
+    try:
+        inventory, *others = make(directory, source)
+    except TierstackError as error:
+        click.secho(str(error), fg="red", err=True)
+        sys.exit(2)
+    for file in (inventory, *others):
+        click.echo(f"wrote {file}")
+    click.echo("\nStill to be written there:")
+    try:
+        load_cluster(inventory)
+    except InventoryError as error:
+        for mistake in error.mistakes:
+            click.echo(f"  {mistake}")
+    click.echo(
+        f"\nThen, in {CHECKOUT}:\n  tierstack check {inventory}\n  pyinfra {inventory} deploy.py"
+    )
 
 
 @main.command()
