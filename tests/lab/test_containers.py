@@ -1,6 +1,5 @@
 """The lab on real containers: hosts are made, broken, healed and removed."""
 
-import os
 import shutil
 import subprocess
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.hosts import knock, why_no_hosts
 from tierstack.lab import HostStatus, Lab, LabError, Settings
 
 # A lab of its own, beside one that the developer may have; only the image is shared.
@@ -18,36 +18,15 @@ WEB1, WEB2, WEB3 = "10.113.91.11", "10.113.91.12", "10.113.91.13"
 BRIDGE = Path("/sys/class/net/tierlab0a715b00")
 
 
-def why_not() -> str | None:
-    """Why this machine cannot run containers, or None."""
-    if os.geteuid() != 0:
-        return "the lab needs root"
-    if not (shutil.which("lxc-start") or shutil.which("apt-get")):
-        return "LXC is not installed, and there is no apt-get to install it"
-    probe = subprocess.run(["unshare", "--mount", "--net", "true"], check=False)
-    return "this machine forbids new namespaces" if probe.returncode != 0 else None
-
-
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     """A lab that does not exist yet, and is removed afterwards."""
-    reason = why_not()
+    reason = why_no_hosts()
     if reason:
         pytest.skip(reason)
     lab = Lab(Settings(directory=tmp_path / "lab", subnet=SUBNET))
     yield lab
     lab.down()
-
-
-def knock(lab: Lab, host: str, address: str) -> str:
-    """What a host sees of another's SSH port: "open", "silent" or how it was refused."""
-    script = (
-        "import socket\n"
-        f"try: socket.create_connection(('{address}', 22), timeout=3); print('open')\n"
-        "except TimeoutError: print('silent')\n"
-        "except OSError as error: print(error.strerror)\n"
-    )
-    return lab.ssh(host, "python3 -", text_in=script).stdout.strip()
 
 
 def boots(lab: Lab, host: str) -> str:

@@ -18,7 +18,6 @@ def run(
     check: bool = True,
     text_in: str | None = None,
     env: Mapping[str, str] | None = None,
-    directory: Path | None = None,
     timeout_s: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """
@@ -29,7 +28,6 @@ def run(
         check: raise when its exit status is not 0.
         text_in: its standard input; empty when None.
         env: its whole environment; this process's when None.
-        directory: its working directory; this process's when None.
         timeout_s: how long it may take, in seconds.
 
     Returns:
@@ -47,7 +45,6 @@ def run(
             text=True,
             errors="replace",
             env=env,
-            cwd=directory,
             timeout=timeout_s,
             check=False,
         )

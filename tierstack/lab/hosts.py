@@ -1,5 +1,6 @@
 """The hosts of a lab on this machine's disk: which there are, and which may be made."""
 
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,6 +69,11 @@ class Hosts:
             raise LabError(
                 f"The lab runs on {self.network.subnet}, not on {subnet}; "
                 f"set {SUBNET_VARIABLE}={self.network.subnet}, or run `tierstack lab down` first"
+            )
+        if vms and platform.machine() != "x86_64":
+            raise LabError(
+                f"Virtual machines need an x86_64 machine, this is {platform.machine()}; "
+                "make all hosts containers"
             )
         for name in vms:
             if name not in wanted:

@@ -18,6 +18,7 @@ TOOLS = {
     "gpg": "gpg",  # mmdebstrap asks it which key signs Debian, on a machine that is not Debian 12
     "ip": "iproute2",
     "ssh-keygen": "openssh-client",
+    "mkfs.ext4": "e2fsprogs",
 }
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 

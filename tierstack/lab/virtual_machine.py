@@ -6,6 +6,7 @@ disk is a copy-on-write file over the image's; what is the host's own (names, ke
 `delta` here and is taken over at its first boot.
 """
 
+import json
 import os
 import shlex
 import signal
@@ -15,7 +16,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from tierstack.lab.commands import LabError, run
+from tierstack.lab.commands import LabError, remove_tree, run
 from tierstack.lab.host import Host, processes, wait_for
 from tierstack.lab.network import outer_mtu
 from tierstack.lab.vm_image import INIT, VmImage
@@ -41,13 +42,6 @@ class VirtualMachine(Host):
         """
         delta = self.write_delta(address)
         network = self.network
-        # No udev, so no networkd; and the interface is one of this kernel's own.
-        (delta / "etc/network").mkdir()
-        (delta / "etc/network/interfaces").write_text(
-            "auto lo\niface lo inet loopback\n"
-            f"auto vec0\niface vec0 inet static\n  address {address}/{network.subnet.prefixlen}\n"
-            f"  gateway {network.gateway}\n  mtu {outer_mtu()}\n"
-        )
         # A name of its own for the kernel: all of the host's processes, and no others, run it.
         try:
             self._kernel.hardlink_to(image.kernel)
@@ -55,16 +49,20 @@ class VirtualMachine(Host):
             self._kernel.write_bytes(image.kernel.read_bytes())
             self._kernel.chmod(0o755)
         mac = network.mac(address)
-        command = [
-            "env", f"TMPDIR={MEMORY_DIRECTORY}", f"LD_PRELOAD={image.registers}",
-            str(self._kernel), f"umid={self.name}", f"uml_dir={self.home}/", f"mem={memory_mb}M",
+        argv = [
+            str(self._kernel), f"umid={self.name}", f"uml_dir={self._control}/", f"mem={memory_mb}M",
             f"ubd0={self.home}/disk.cow,{image.disk}", "root=/dev/ubda", "rw", f"init={INIT}",
             f"hostfs={delta}",
+            # For the image's first process.
+            f"lab_address={address}/{network.subnet.prefixlen}",
+            f"lab_gateway={network.gateway}", f"lab_mtu={outer_mtu()}",
             f"vec0:transport=tap,ifname={network.cable(address)},mac={mac},depth=128,gro=1",
             # What it says goes to its standard output, and it reads nothing.
             "con=null", "con0=null,fd:1", "ssl=null",
         ]  # fmt: skip
-        (self.home / COMMAND).write_text(shlex.join(command) + "\n")
+        environment = {"TMPDIR": MEMORY_DIRECTORY, "LD_PRELOAD": str(image.registers)}
+        text = json.dumps({"argv": argv, "environment": environment}, indent=1)
+        (self.home / COMMAND).write_text(text)
 
     @property
     def begun(self) -> bool:
@@ -80,24 +78,27 @@ class VirtualMachine(Host):
         return "frozen" if all(state == "T" for state in states) else "running"
 
     def start(self) -> None:
-        """
-        Give it power; returns before it has booted.
-
-        Raises:
-            LabError: it did not start.
-        """
+        """Give it power; returns before it has booted."""
         end_processes(self._kernel)  # of a kernel that crashed
+        # What it left would make it take another name.
+        remove_tree(self._control)
+        self._control.mkdir()
         self.network.add_tap(self.address)
-        command = shlex.split((self.home / COMMAND).read_text())
-        # A session of its own, so that no terminal's end is its end too.
-        run(
-            [
-                "setsid", "--fork", "sh", "-c", 'exec "$0" "$@" </dev/null >>console.log 2>&1',
-                *command,
+        command = json.loads((self.home / COMMAND).read_text())
+        log = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        # A session of its own, so that no terminal's end is its end too; and not by `subprocess`,
+        # which complains of a process that it is not to wait for.
+        os.posix_spawn(
+            self._kernel,
+            command["argv"],
+            command["environment"],
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(self.home / "console.log"), log, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
-            directory=self.home,
-        )  # fmt: skip
-        wait_for(lambda: self.state != "stopped", f"{self.name} did not start")
+            setsid=True,
+        )
 
     def stop(self) -> None:
         """Take its power away, also from a frozen one; returns when it is gone."""
@@ -138,6 +139,10 @@ class VirtualMachine(Host):
     @property
     def _kernel(self) -> Path:
         return self.home / "linux"
+
+    @property
+    def _control(self) -> Path:
+        return self.home / "control"
 
     def _boot_id(self) -> str:
         """Identify its present boot; empty while it does not answer."""

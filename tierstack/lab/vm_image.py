@@ -18,8 +18,12 @@ PREINSTALLED = (
     "apache2", "libapache2-mod-python", "python3-venv", "libpq5", "curl", "nfs-common",
     "nfs-kernel-server", "lighttpd", "acl", "nftables", "chrony", "openssl", "rsync", "logrotate",
 )  # fmt: skip
-# No clock, no udev, no console of its own.
-MASKED_UNITS = ()
+# What has no use here and takes its time at each boot: there is no udev, no LVM, no screen.
+MASKED_UNITS = (
+    "ifupdown-pre.service", "e2scrub_reap.service", "getty@tty1.service",
+    "modprobe@configfs.service", "modprobe@dm_mod.service", "modprobe@drm.service",
+    "modprobe@efi_pstore.service", "modprobe@loop.service",
+)  # fmt: skip
 DISK_SIZE = "4G"  # sparse: what is not used costs nothing
 
 # Debian builds this kernel's nf_tables for bridges only; a firewall has tables of family inet.
@@ -40,13 +44,18 @@ REBUILT_MODULES = (
 
 REGISTERS_SOURCE = Path(__file__).with_name("registers.c")
 
-# A disk of that image has no host key until its first boot, which takes over what is the host's
-# own. Before systemd: it reads the host's name and its machine-id first of all.
-FIRST_BOOT = """\
+# Runs before systemd, which reads the host's name and its machine-id first of all. A disk has no
+# host key until its first boot, which takes over what is the host's own. The address is there
+# before anything else is, as LXC gives it to a container: with ifupdown it takes seconds.
+FIRST_PROCESS = """\
 #!/bin/sh
 if [ ! -e /etc/ssh/ssh_host_ed25519_key ]; then
     mount -t hostfs none /mnt && cp -a /mnt/. / && umount /mnt
 fi
+ip link set vec0 name eth0 mtu "$lab_mtu" up
+ip address add "$lab_address" broadcast + dev eth0
+ip route add default via "$lab_gateway"
+unset lab_mtu lab_address lab_gateway
 exec /sbin/init "$@"
 """
 INIT = "/usr/local/sbin/lab-init"
@@ -266,8 +275,12 @@ def _build_modules(tools: Layer) -> None:
 def _settle(upper: Path) -> None:
     init = upper / INIT[1:]
     init.parent.mkdir(parents=True, exist_ok=True)
-    init.write_text(FIRST_BOOT)
+    init.write_text(FIRST_PROCESS)
     init.chmod(0o755)
+    units = upper / "etc/systemd/system"
+    for unit in MASKED_UNITS:
+        (units / unit).unlink(missing_ok=True)
+        (units / unit).symlink_to("/dev/null")
     # A module of this kernel, part of Debian's usual one: programs expect it to be there.
     load = upper / "etc/modules-load.d"
     load.mkdir(parents=True, exist_ok=True)
