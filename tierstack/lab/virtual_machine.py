@@ -60,7 +60,7 @@ class VirtualMachine(Host):
             # What it says goes to its standard output, and it reads nothing.
             "con=null", "con0=null,fd:1", "ssl=null",
         ]  # fmt: skip
-        environment = {"TMPDIR": MEMORY_DIRECTORY, "LD_PRELOAD": str(image.registers)}
+        environment = {"TMPDIR": MEMORY_DIRECTORY, "LD_PRELOAD": str(image.preload)}
         text = json.dumps({"argv": argv, "environment": environment}, indent=1)
         (self.home / COMMAND).write_text(text)
 

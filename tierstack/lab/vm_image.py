@@ -42,7 +42,7 @@ REBUILT_MODULES = (
     "net/ipv4/netfilter/nft_reject_ipv4.ko", "net/ipv6/netfilter/nft_reject_ipv6.ko",
 )  # fmt: skip
 
-REGISTERS_SOURCE = Path(__file__).with_name("registers.c")
+PRELOAD_SOURCE = Path(__file__).with_name("uml_preload.c")
 
 # Runs before systemd, which reads the host's name and its machine-id first of all. A disk has no
 # host key until its first boot, which takes over what is the host's own. The address is there
@@ -78,9 +78,9 @@ class VmImage:
         return self.directory / "linux"
 
     @property
-    def registers(self) -> Path:
-        """The library that the kernel needs on processors with many registers."""
-        return self.directory / "registers.so"
+    def preload(self) -> Path:
+        """The library to load into the kernel; uml_preload.c says why."""
+        return self.directory / "uml_preload.so"
 
     @property
     def disk(self) -> Path:
@@ -128,7 +128,7 @@ def remove_unused_vm_images(cache: Path, root: Path) -> None:
 
 
 def _image(cache: Path, root: Path) -> VmImage:
-    recipe = Path(__file__).read_bytes() + REGISTERS_SOURCE.read_bytes() + root.name.encode()
+    recipe = Path(__file__).read_bytes() + PRELOAD_SOURCE.read_bytes() + root.name.encode()
     return VmImage(cache / f"vm-{hashlib.sha256(recipe).hexdigest()[:12]}")
 
 
@@ -139,9 +139,9 @@ def _build(target: VmImage, root: Path) -> None:
         _fetch_kernel(tools)
     with step("virtual machines: building the kernel's firewall modules"):
         _build_modules(tools)
-        shutil.copy(REGISTERS_SOURCE, tools.upper / "registers.c")
-        tools.run("gcc -O2 -Wall -shared -fPIC -o /registers.so /registers.c")
-        shutil.copy2(tools.upper / "registers.so", target.registers)
+        shutil.copy(PRELOAD_SOURCE, tools.upper / "uml_preload.c")
+        tools.run("gcc -O2 -Wall -shared -fPIC -o /uml_preload.so /uml_preload.c")
+        shutil.copy2(tools.upper / "uml_preload.so", target.preload)
     with step(f"virtual machines: installing {len(PREINSTALLED)} packages"):
         disk.run(_INSTALL.format(packages=" ".join((*PACKAGES, *PREINSTALLED))))
     with step("virtual machines: disk"):

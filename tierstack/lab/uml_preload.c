@@ -1,11 +1,15 @@
 /*
- * Lets Debian's User-Mode Linux run on processors with more registers than it knows.
+ * Mends two things in Debian's User-Mode Linux; loaded with LD_PRELOAD.
  *
- * It keeps 2,696 bytes of a process's extended registers (all up to AVX-512 and PKRU), and writes
- * these back with ptrace(PTRACE_SETREGSET). The machine's kernel takes nothing but the whole set,
- * which is 11,008 bytes on processors with AMX, and answers EFAULT: "ptrace set fp regs failed".
- * Loaded with LD_PRELOAD, this fills up the set; what is missing is in its initial state, since
- * no program can use AMX without asking its kernel, and User-Mode Linux has no such call.
+ * Processors with more registers than it knows: it keeps 2,696 bytes of a process's extended
+ * registers (all up to AVX-512 and PKRU), and writes these back with ptrace(PTRACE_SETREGSET). The
+ * machine's kernel takes nothing but the whole set, which is 11,008 bytes on processors with AMX,
+ * and answers EFAULT: "ptrace set fp regs failed". This fills up the set; what is missing is in
+ * its initial state, since no program can use AMX without asking its kernel, and User-Mode Linux
+ * has no such call.
+ *
+ * Reboots: it executes itself again, with all files of the boot before still open, and cannot
+ * connect to its network, which is busy.
  */
 
 #define _GNU_SOURCE
@@ -17,10 +21,16 @@
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #define XSTATE_BV 512 /* where a set says which of its parts are not in their initial state */
 
 static char whole[1 << 16];
+
+__attribute__((constructor)) static void close_what_an_earlier_boot_left(void)
+{
+	close_range(3, ~0U, 0);
+}
 
 long ptrace(enum __ptrace_request request, ...)
 {
