@@ -71,6 +71,13 @@ class Operator:
         shutil.copy(ROOT / "group_data" / "lab.py", home / "group_data")
         shutil.copy(ROOT / "inventories" / "lab.py", self.inventory)
 
+    @classmethod
+    def at(cls, inventory: Path) -> Operator:
+        """Return somebody whose directory is there already."""
+        somebody = cls.__new__(cls)
+        somebody.home, somebody.inventory = inventory.parent, inventory
+        return somebody
+
     # The inventory
 
     def cluster(self) -> Cluster:
