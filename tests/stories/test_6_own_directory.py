@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 
 from tests.operator import Operator, assert_nothing_changed
+from tierstack.model.settings import TIER_SETTINGS
 
 
 def test_new_directory_takes_over_the_cluster(operator: Operator) -> None:
@@ -17,7 +19,7 @@ def test_new_directory_takes_over_the_cluster(operator: Operator) -> None:
         mine = Operator.at(ops / "prod.py")
         _name_the_hosts(operator, mine)
         mine.edit("domains=[]", 'domains=["example.test", "www.example.test"]', "group_data/all.py")
-        shutil.copy(operator.home / "group_data" / "lab.py", ops / "group_data" / "prod.py")
+        _choose_the_same(operator, mine)
         shutil.copy(
             operator.inventory.with_suffix(".secrets.toml"),
             mine.inventory.with_suffix(".secrets.toml"),
@@ -28,6 +30,14 @@ def test_new_directory_takes_over_the_cluster(operator: Operator) -> None:
         assert mine.door.ask("/").status == 200
     finally:
         shutil.rmtree(ops)
+
+
+def _choose_the_same(operator: Operator, mine: Operator) -> None:
+    """Set what the cluster has been told so far, but its sites."""
+    theirs = operator.home / "group_data"
+    told = runpy.run_path(str(theirs / "all.py")) | runpy.run_path(str(theirs / "lab.py"))
+    lines = [f"{tier} = {told[tier]!r}\n" for tier in TIER_SETTINGS if tier in told]
+    (mine.home / "group_data" / "prod.py").write_text("".join(lines), encoding="utf-8")
 
 
 def _name_the_hosts(operator: Operator, mine: Operator) -> None:
