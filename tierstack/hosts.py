@@ -106,8 +106,6 @@ def _survey(declared: Cluster, packages: Packages | None) -> Cluster:
         {name: found["memory_mb"] for name, found in _facts.items() if "memory_mb" in found}
     )
     mistakes = judge(declared, answers) + check_capacity(surveyed)
-    for name, who in lock_out_others([host for host in hosts if host.name in _facts]).items():
-        mistakes.append(Mistake(name, f"another run has it: {who}; wait for its end, or end it"))
     for host in surveyed.hosts:
         # A balancer sends each web node as much as it has memory for.
         needed = "web" in host.tiers and any(b.name in names for b in surveyed.tier("balancer"))
@@ -117,6 +115,12 @@ def _survey(declared: Cluster, packages: Packages | None) -> Cluster:
                 " write memory_mb in its line, or deploy without --limit"
             )
             mistakes.append(Mistake(host.name, what))
+    # Last, as a run that is refused anyway has no need of it, and would find its own lock on a host
+    # that it has reached under two names.
+    if not mistakes:
+        for name, who in lock_out_others(hosts).items():
+            what = f"another run has it: {who}; wait for its end, or end it"
+            mistakes.append(Mistake(name, what))
     if mistakes:
         shown = InventoryError(declared.inventory.name, mistakes).message()
         raise PyinfraError(shown.replace("no host was touched", "no host was changed"))
