@@ -1,5 +1,5 @@
 # Needs root on Debian or Ubuntu, make and python3; installs the rest itself.
-.PHONY: demo test test-quick clean lint tools
+.PHONY: demo test test-quick clean labs-down lint tools
 
 PY := .venv/bin/python
 LAB := inventories/lab.py
@@ -25,9 +25,13 @@ test-quick: tools
 lint: tools
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
+# What a test run that was cut off has left (tests/stories/conftest.py, tests/vm/conftest.py).
+labs-down:
+	@for lab in test-lab test-vm-lab; do \
+		TIERSTACK_LAB_DIR=/var/lib/tierstack-$$lab .venv/bin/tierstack lab down; done
+
 clean:
-	@if [ -x .venv/bin/tierstack ]; then .venv/bin/tierstack lab down; \
-		TIERSTACK_LAB_DIR=/var/lib/tierstack-test-lab .venv/bin/tierstack lab down; fi
+	@if [ -x .venv/bin/tierstack ]; then .venv/bin/tierstack lab down; $(MAKE) -s labs-down; fi
 	@rm -rf .venv build *.egg-info
 
 tools: .venv/ready
