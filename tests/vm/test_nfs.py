@@ -70,7 +70,7 @@ def test_silent_media_host_fails_uploads_and_nothing_else(
 ) -> None:
     """Pages go on, an upload fails with an error instead of hanging, and all is well afterwards."""
     began = operator.ask("web1", "date +%s")
-    with steady_visitor(operator.door, "/articles/", per_second=5) as seen:
+    with steady_visitor(operator.door, "/", per_second=5) as seen:
         operator.lab("cut", "media1")
         # One at the very moment, one when the hosts know.
         for number in (1, 2):
@@ -126,7 +126,7 @@ def test_storage_host_does_not_hide_what_media_host_has(operator: Operator) -> N
         f"{MEDIA_ROOT} holds files of this host alone, which the share would hide;"
         f" move them to {MEDIA_ROOT} on storage1 and leave {MEDIA_ROOT} here empty"
     ) in done.said
-    assert operator.door.ask("/articles/").status == 200
+    assert operator.door.ask("/").status == 200
 
 
 def test_upload_lands_on_the_storage_host(operator: Operator, editor: Browser) -> None:
