@@ -1,11 +1,11 @@
 """
-Local hosts for demo and tests: LXC system containers with systemd and sshd.
+Local hosts for demo and tests, with systemd and sshd: LXC containers and virtual machines.
 
-    Lab().up({"web1": "10.77.21.11"})
+    Lab().up({"web1": "10.77.21.11", "db1": "10.77.21.21"}, vms={"web1": 512})
     Lab().ssh("web1", "hostname")
     Lab().down()
 
-Inventories call `lab_host` and `kernel_has_nfs`; neither needs LXC.
+Inventories call `lab_host` and `kernel_has_nfs`; neither needs a lab.
 """
 
 from tierstack.lab.commands import LabError

@@ -29,8 +29,8 @@ def lab() -> None:
     """
     Hosts on this machine with systemd and sshd, as a deploy expects them.
 
-    Containers, which share this machine's kernel, and virtual machines, which have one of their
-    own: with NFS, a clock and kernel settings.
+    Containers, which share this machine's kernel, or virtual machines, which have one of their
+    own, with NFS. A host stays what it was made as.
 
     TIERSTACK_LAB_SUBNET sets their network, TIERSTACK_LAB_DIR where they are kept.
     """
@@ -95,7 +95,11 @@ def list_() -> None:
 @click.argument("host")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def shell(host: str, command: tuple[str, ...]) -> None:
-    """Open a root shell on HOST, or run COMMAND there. Works even when its network is cut."""
+    """
+    Open a root shell on HOST, or run COMMAND there.
+
+    On a container it works even when its network is cut; a virtual machine has no other way in.
+    """
     if command[:1] == ("--",):
         command = command[1:]
     with lab_errors():
@@ -151,7 +155,12 @@ def reboot(host: str) -> None:
 @lab.command()
 @click.argument("host")
 def freeze(host: str) -> None:
-    """Make HOST hang. It still accepts connections, but nothing on it runs."""
+    """
+    Make HOST hang: nothing on it runs.
+
+    A container still accepts connections, as its kernel is this machine's; a virtual machine
+    does not answer at all.
+    """
     with lab_errors():
         Lab().freeze(host)
     click.echo(f"{host} hangs; `tierstack lab thaw {host}` lets it go on.")

@@ -92,17 +92,10 @@ def _build(root: Path) -> None:
         machine.copy_certificates(root)
         _settle(root)
     with step(f"image: downloading {len(DOWNLOADED_PACKAGES)} packages for the roles to install"):
-        resolv = root / "etc/resolv.conf"
-        resolv.unlink(missing_ok=True)
-        resolv.write_text(machine.resolv_conf())
-        proxies = root / "etc/apt/apt.conf.d/91proxies"
-        proxies.write_text(machine.apt_proxies())
         chroot = ["chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive"]
         install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "--download-only"]
-        run([*chroot, *install, *DOWNLOADED_PACKAGES])
-        # Both may be others tomorrow, so every host gets its own when it is made.
-        resolv.unlink()
-        proxies.unlink()
+        with machine.way_out(root):
+            run([*chroot, *install, *DOWNLOADED_PACKAGES])
     with step("image: downloading wheels for the example site"):
         _download_wheels(root / WHEELS[1:])
 

@@ -139,6 +139,28 @@ def apt_proxies(environ: Mapping[str, str] = os.environ) -> str:
     return "".join(lines)
 
 
+@contextmanager
+def way_out(root: Path) -> Iterator[None]:
+    """
+    Give an image this machine's name servers and proxies while packages are fetched in it.
+
+    Both may be others tomorrow, so every host gets its own when it is made.
+
+    Args:
+        root: the root directory of the image.
+    """
+    resolv, proxies = root / "etc/resolv.conf", root / "etc/apt/apt.conf.d/91proxies"
+    proxies.parent.mkdir(parents=True, exist_ok=True)
+    resolv.unlink(missing_ok=True)
+    resolv.write_text(resolv_conf())
+    proxies.write_text(apt_proxies())
+    try:
+        yield
+    finally:
+        resolv.unlink()
+        proxies.unlink()
+
+
 def copy_apt_trust(root: Path) -> None:
     """
     Copy this machine's archive keys and its logins for archives.
