@@ -73,6 +73,12 @@ class Network:
         """This machine's address in the lab."""
         return self.subnet.network_address + 1
 
+    def taken_by(self) -> str | None:
+        """What on this machine already uses a part of the network: a sentence, or None."""
+        interfaces = json.loads(run(["ip", "-j", "addr"]).stdout)
+        routes = json.loads(run(["ip", "-j", "-4", "route", "show", "table", "all"]).stdout)
+        return find_collision(self.subnet, self.bridge, interfaces, routes)
+
     def refuse_collision(self) -> None:
         """
         Refuse a network that this machine already uses a part of.
@@ -80,9 +86,7 @@ class Network:
         Raises:
             LabError: it does; the text names the interface and the network.
         """
-        interfaces = json.loads(run(["ip", "-j", "addr"]).stdout)
-        routes = json.loads(run(["ip", "-j", "-4", "route", "show", "table", "all"]).stdout)
-        taken = find_collision(self.subnet, self.bridge, interfaces, routes)
+        taken = self.taken_by()
         if taken:
             raise LabError(
                 f"The lab's network {self.subnet} is already used on this machine: {taken}; "
