@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -173,3 +174,11 @@ def thaw(host: str) -> None:
     with lab_errors():
         Lab().thaw(host)
     click.echo(f"{host} goes on.")
+
+
+@lab.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def box(file: Path) -> None:
+    """Pack the image as FILE, a box for Vagrant's LXC provider."""
+    with lab_errors():
+        Lab().box(file)

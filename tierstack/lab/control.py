@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from tierstack.lab import image, machine, vm_image
+from tierstack.lab import box, image, machine, vm_image
 from tierstack.lab.commands import LabError, run, step
 from tierstack.lab.container import Container
 from tierstack.lab.host import Host, make_key
@@ -113,6 +113,21 @@ class Lab:
                 for directory in (self.settings.hosts, self.settings.directory):
                     if directory.is_dir() and not any(directory.iterdir()):
                         directory.rmdir()
+
+    def box(self, file: Path) -> None:
+        """
+        Pack the image as a box for Vagrant's LXC provider.
+
+        Args:
+            file: the box to write; one that is there is replaced.
+
+        Raises:
+            LabError: it cannot be done; a box that was there is still the old one.
+        """
+        _require_root()
+        with self._lock():
+            machine.install_tools()
+            box.build_box(image.ensure_image(self.settings.cache), file)
 
     def status(self) -> tuple[HostStatus, ...]:
         """Tell of each host, by name, how it is."""

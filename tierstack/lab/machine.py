@@ -4,7 +4,7 @@ import configparser
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,18 +33,30 @@ def install_tools() -> None:
     missing = [package for command, package in TOOLS.items() if not shutil.which(command)]
     if not DEBIAN_KEYRING.exists():
         missing.append("debian-archive-keyring")  # Ubuntu has it packaged, not installed
-    if not missing:
-        return
+    if missing:
+        install_packages(missing)
+
+
+def install_packages(names: Sequence[str]) -> None:
+    """
+    Install packages on this machine, and start no service of theirs.
+
+    Args:
+        names: Debian's names of the packages.
+
+    Raises:
+        LabError: there is no apt-get, or it failed.
+    """
     if not shutil.which("apt-get"):
         raise LabError(
-            f"The lab needs {', '.join(missing)}, and this machine has no apt-get; "
+            f"The lab needs {', '.join(names)}, and this machine has no apt-get; "
             "install them, or use a Debian or Ubuntu machine"
         )
-    with step(f"installing {', '.join(missing)}"):
+    with step(f"installing {', '.join(names)}"):
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         run(["apt-get", "update", "-q"], env=env)
         with _services_stay_off():
-            run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing], env=env)
+            run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *names], env=env)
 
 
 @contextmanager
