@@ -1,5 +1,5 @@
 # Needs root on Debian or Ubuntu, make and python3; installs the rest itself.
-.PHONY: demo test test-quick clean labs-down lint tools
+.PHONY: demo box test test-quick clean labs-down lint tools
 
 PY := .venv/bin/python
 LAB := inventories/lab.py
@@ -13,6 +13,10 @@ demo: tools
 	@.venv/bin/tierstack status $(LAB)
 	@echo "The picture of the cluster: build/cluster.svg"
 	@echo "A web node more: add a line to $(LAB), then make demo again. All away: make clean"
+
+box: tools
+	@echo "==> Box for Vagrant's LXC provider: build/tierstack-lxc.box"
+	@.venv/bin/tierstack lab box build/tierstack-lxc.box
 
 test: tools
 	@echo "==> Tests"

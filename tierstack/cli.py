@@ -23,6 +23,7 @@ from tierstack.model.sizing import (
 )
 from tierstack.new import make
 from tierstack.secrets import check_secrets
+from tierstack.vagrant import vagrant
 
 _INVENTORY = click.argument("inventory", type=click.Path(path_type=Path))
 
@@ -38,6 +39,7 @@ def main() -> None:
 
 
 main.add_command(lab)
+main.add_command(vagrant)
 
 
 @main.command()
