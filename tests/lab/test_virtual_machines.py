@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator
 from ipaddress import IPv4Network
@@ -172,7 +173,9 @@ def test_the_life_of_virtual_machines(lab: Lab) -> None:
     lab.up(HOSTS)
     assert ask(lab, "media1", "cat /srv/share/file") == "kept"
 
-    # Down leaves nothing.
+    # Down leaves nothing, not even of a host whose directory somebody has removed.
+    shutil.rmtree(lab.settings.hosts / "web1")
+    assert programs_from(lab.settings.hosts / "web1") != []
     cables = [INTERFACES / f"tl0a715c{number:02x}" for number in (11, 12, 13)]
     assert [cable.exists() for cable in cables] == [True, True, True]
     lab.down()

@@ -123,6 +123,9 @@ class Network:
             run(["nft", "delete", "table", "bridge", self.bridge], check=False)
             run(["nft", "delete", "table", "ip", self.bridge], check=False)
         if shutil.which("ip"):
+            # A container's cable goes with it, a virtual machine's only with its directory.
+            for port in Path("/sys/class/net", self.bridge, "brif").glob("*"):
+                run(["ip", "link", "del", port.name], check=False)
             run(["ip", "link", "del", self.bridge], check=False)
 
     def cable(self, address: IPv4Address) -> str:
