@@ -74,7 +74,7 @@ class Checkout:
     """
 
     def __init__(self, home: Path) -> None:
-        self.home = home / "checkout"
+        self.home = home / "my checkout"
         self.inventory = self.home / "inventories" / "vagrant.py"
         shutil.copytree(ROOT, self.home, ignore=_NOT_CLONED)
         # The installed programs are this checkout's; the code that they run is the copy's.
@@ -146,7 +146,7 @@ class Checkout:
 
     def left(self) -> list[str]:
         """Return what is on this machine of the cluster: containers, links, tables and files."""
-        containers = [path.name for path in Path("/var/lib/lxc").glob("checkout_*")]
+        containers = [path.name for path in Path("/var/lib/lxc").glob("mycheckout_*")]
         links = _run("ip", "-o", "link") + _run("nft", "list", "tables")
         network = [line for line in links.splitlines() if "tierlabc0a83d00" in line]
         machines = self.home / ".vagrant" / "machines"
@@ -155,7 +155,7 @@ class Checkout:
     def remove(self) -> None:
         """Take everything away, also what Vagrant does not know any more."""
         self.paste(DESTROY, VAGRANT_DEFAULT_PROVIDER="lxc")
-        for path in Path("/var/lib/lxc").glob("checkout_*"):
+        for path in Path("/var/lib/lxc").glob("mycheckout_*"):
             _run("lxc-destroy", "--force", "--name", path.name)
         for machine in (self.home / ".vagrant" / "machines").glob("*"):
             shutil.rmtree(machine)
@@ -340,7 +340,7 @@ def test_machine_starts_again(cluster: Checkout) -> None:
 
 def test_destroy_leaves_nothing(cluster: Checkout) -> None:
     """No container, bridge, firewall table or file of a machine is there after `vagrant destroy`."""
-    assert len([each for each in cluster.left() if each.startswith("checkout_")]) == 4
+    assert len([each for each in cluster.left() if each.startswith("mycheckout_")]) == 4
     cluster.type(DESTROY)
     assert cluster.left() == []
 
