@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -47,9 +46,8 @@ def test_the_life_of_a_lab(lab: Lab) -> None:
 
     # Again: nothing changes. One more host: only that one is made.
     first = boots(lab, "web1")
-    began = time.monotonic()
     lab.up(two)
-    assert time.monotonic() - began < 5
+    assert boots(lab, "web1") == first
     lab.up({**two, "web3": WEB3})
     assert boots(lab, "web1") == first
     assert [host.name for host in lab.status()] == ["web1", "web2", "web3"]
