@@ -86,7 +86,10 @@ def test_flushed_firewall_is_put_back(operator: Operator) -> None:
     """Somebody has flushed every rule: the next run notices, though the unit says that it is active."""
     operator.ask("cache2", "nft flush ruleset")
     done = operator.deploy_well()
-    assert done.changes == ["Firewall lets in what the flows name: cache2"]
+    assert done.changes == [
+        "Firewall lets in what the flows name: cache2",
+        "The firewall lets new connections in: cache2",
+    ]
     assert "policy drop" in operator.ask("cache2", "nft list table inet tierstack")
 
 
