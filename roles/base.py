@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tierstack import hosts
 from tierstack.model import Cluster, Host, Opening
+from tierstack.model.plan import Rules
 from tierstack.operations.config import Directory, File, Unit, config, template
 from tierstack.operations.new_connection import over_new_connection
 from tierstack.operations.packages import packages
@@ -113,6 +114,7 @@ def _firewall(name: str, rules: list[str]) -> None:
                 "/etc/tierstack/nftables.conf",
                 template("base/etc/tierstack/nftables.conf.j2", rules=rules),
                 mode="600",
+                rules=Rules("firewall rule", "firewall rules", r" dport \d+ accept comment "),
             ),
             File(
                 _FIREWALL,

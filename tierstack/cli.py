@@ -126,6 +126,43 @@ def graph(inventory: Path, output: Path | None) -> None:
 
 @main.command()
 @_INVENTORY
+@click.option("--diff", is_flag=True, help="Show the lines that change; no secret is shown.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(inventory: Path, diff: bool, as_json: bool) -> None:
+    """
+    Ask the live hosts of INVENTORY what the next `pyinfra INVENTORY deploy.py` would do.
+
+    No host is changed, and no other run is kept out. Secrets that are still missing are made, as
+    a run would make them.
+
+    Exit status 0 if nothing would change, 2 if something would, 1 if the run would be refused or
+    a host does not answer.
+    """
+    from pyinfra.api.exceptions import PyinfraError
+
+    from tierstack.plan import hidden_values, rehearse  # pyinfra's engine takes a second to import
+
+    cluster = _load(inventory, status=1)
+    try:
+        if mistakes := check_secrets(cluster):
+            raise InventoryError(str(inventory), mistakes)
+        found = rehearse(cluster, diff=diff)
+    except (PyinfraError, TierstackError) as error:
+        click.secho(str(error), fg="red", err=True)
+        sys.exit(1)
+    secrets = hidden_values(cluster)
+    if as_json:
+        click.echo(json.dumps(found.as_dict(diff=diff, secrets=secrets), indent=2))
+    else:
+        for line in found.text(diff=diff, secrets=secrets):
+            click.secho(line, fg=_COLORS.get(line.lstrip()[:1]))
+    if found.refusals:
+        sys.exit(1)
+    sys.exit(0 if found.empty else 2)
+
+
+@main.command()
+@_INVENTORY
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def status(inventory: Path, as_json: bool) -> None:
     """
@@ -165,12 +202,17 @@ def _way_in(cluster: Cluster, site: Site) -> str:
     )
 
 
-def _load(inventory: Path) -> Cluster:
+#: Of a plan's lines, by the sign that they start with.
+_COLORS = {"+": "green", "-": "red", "~": "yellow"}
+
+
+def _load(inventory: Path, status: int = 2) -> Cluster:
+    """Read the inventory, or end with its mistakes and this exit status."""
     try:
         return load_cluster(inventory)
     except TierstackError as error:
         click.secho(str(error), fg="red", err=True)
-        sys.exit(2)
+        sys.exit(status)
 
 
 def _size(cluster: Cluster, host: Host, tier: str) -> str:

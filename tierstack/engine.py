@@ -16,6 +16,10 @@ from pyinfra.context import ctx_config, ctx_state
 from tierstack.model import Cluster
 
 
+class Rehearsal(State):
+    """A run that ends before its first change, and so need not keep others out."""
+
+
 def prepare_run(cluster: Cluster, group_data: Mapping[str, Mapping[str, Any]]) -> None:
     """
     Fit pyinfra's run to a checked inventory; does nothing outside of one.

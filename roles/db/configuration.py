@@ -9,6 +9,7 @@ from typing import Any
 from roles.db.survey import Survey
 from tierstack.model import Cluster, Host
 from tierstack.model.passwords import pgpass_line
+from tierstack.model.plan import Rules
 from tierstack.model.primary import CONFIG_DIRECTORY, slot_name
 from tierstack.model.sizing import postgres_memory
 from tierstack.operations.config import Directory, Entry, File, Unit, config, template
@@ -102,6 +103,7 @@ def _files(
             template(f"db{_HBA}.j2", rules=sorted([*_rules(cluster), *old_rules])),
             mode="640",
             group="postgres",
+            rules=Rules("line of pg_hba", "lines of pg_hba", _OUR_RULE.pattern),
         ),
         File(
             f"{_CONFIG}/conf.d/50-tierstack.conf",

@@ -5,6 +5,7 @@ secrets stand in an argument list, and so that a whole role costs one SSH execut
 nothing but Debian's python3.
 
     {"verb": "look",  "paths": [...], "units": {...}, "stamp": "name"}
+    {"verb": "read",  "paths": [...]}
     {"verb": "apply", "entries": [...], "units": [...], "stamp": {...}, "check": "...", ...}
 """
 
@@ -29,6 +30,9 @@ def main(request):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if request["verb"] == "look":
         print(json.dumps(look(request)))
+        return 0
+    if request["verb"] == "read":
+        print(json.dumps({"known": os.path.isdir(STAMPS), "contents": contents(request["paths"])}))
         return 0
     return apply(request)
 
@@ -58,6 +62,16 @@ def look_at(path):
     if found["kind"] == "file":
         with open(path, "rb") as file:
             found["sha256"] = hashlib.sha256(file.read()).hexdigest()
+    return found
+
+
+def contents(paths):
+    """Return the bytes of those paths that are files, in base64."""
+    found = {}
+    for path in paths:
+        if look_at(path)["kind"] == "file":
+            with open(path, "rb") as file:
+                found[path] = base64.b64encode(file.read()).decode()
     return found
 
 

@@ -20,6 +20,7 @@ from pyinfra import host
 from pyinfra.api.command import StringCommand
 from pyinfra.api.operation import operation
 
+from tierstack.model.plan import Action, Effect, FileChange, Rules
 from tierstack.operations.remote import RemoteFact, program, run
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -41,6 +42,8 @@ class File:
         owner: account that owns it.
         group: group that owns it.
         needs: what a change of it asks of the operation's units.
+        rules: its lines that let somebody in, if it has such. They are shown whatever the mode
+            is: of another file that not everybody may read, `tierstack plan` shows nothing.
     """
 
     path: str
@@ -49,6 +52,7 @@ class File:
     owner: str = "root"
     group: str = "root"
     needs: Activation = "reload"
+    rules: Rules | None = None
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,8 @@ class Unit:
     enabled: bool = True
     healthy: str = ""
 
-    def command(self, action: Literal["reload", "restart", "start"]) -> str:
-        own = {"reload": self.reload, "restart": self.restart, "start": self.start}[action]
+    def command(self, action: Action) -> str:
+        own = {"reload": self.reload, "restart": self.restart, "start": self.start}.get(action)
         return own or f"systemctl {action} {self.name}"
 
 
@@ -189,7 +193,7 @@ def config(
         getattr(entry, "needs", "reload") == "reload" for entry in changed
     )
     actions = [
-        action
+        (action, unit)
         for unit in units
         for action in _actions(unit, found["units"][unit.name], reload, restart)
     ]
@@ -208,26 +212,61 @@ def config(
             "check": check,
             "check_staged": check_staged if changed else "",
             "then": then if changed or reload or restart else "",
-            "actions": actions,
+            "actions": [_sent_action(action, unit) for action, unit in actions],
         },
+        Effect(
+            files=tuple(_foreseen(entry, found["paths"][entry.path]) for entry in changed),
+            units=tuple((action, unit.name) for action, unit in actions),
+            notes=() if changed or actions else ("notes on the host that all this is in place",),
+        ),
     )
 
 
-def _actions(
-    unit: Unit, state: dict[str, bool], reload: bool, restart: bool
-) -> list[dict[str, str]]:
-    actions = []
+def _actions(unit: Unit, state: dict[str, bool], reload: bool, restart: bool) -> list[Action]:
+    actions: list[Action] = []
     if unit.enabled and not state["enabled"]:
-        actions.append({"unit": "", "command": f"systemctl enable {unit.name}", "undo": ""})
+        actions.append("enable")
     if not state["running"]:
-        actions.append({"unit": unit.name, "command": unit.command("start"), "undo": ""})
+        actions.append("start")
     elif restart:
-        command = unit.command("restart")
-        actions.append({"unit": unit.name, "command": command, "undo": command})
+        actions.append("restart")
     elif reload:
-        command = unit.command("reload")
-        actions.append({"unit": unit.name, "command": command, "undo": command})
+        actions.append("reload")
     return actions
+
+
+def _sent_action(action: Action, unit: Unit) -> dict[str, str]:
+    command = unit.command(action)
+    return {
+        "unit": "" if action == "enable" else unit.name,
+        "command": command,
+        "undo": command if action in ("restart", "reload") else "",
+    }
+
+
+def _foreseen(entry: Entry, found: dict[str, Any]) -> FileChange:
+    """Return what becomes of a path that does not match."""
+    after = {File: "file", Directory: "directory", Link: "link", Absent: "absent"}[type(entry)]
+    rules = entry.rules if isinstance(entry, File) else None
+    had = found.get("mode")
+    rights = []
+    if had is not None and isinstance(entry, (File, Directory)):
+        mode = entry.mode.lstrip("0")
+        was, will = f"{found['owner']}:{found['group']}", f"{entry.owner}:{entry.group}"
+        rights += [f"mode {had} to {mode}"] if had != mode else []
+        rights += [f"{was} to {will}"] if was != will else []
+    modes = [had, entry.mode if isinstance(entry, File) else None]
+    return FileChange(
+        path=entry.path,
+        before=found["kind"],
+        after=after,
+        content=entry.content if isinstance(entry, File) else b"",
+        target=entry.target if isinstance(entry, Link) else "",
+        rights=", ".join(rights),
+        rules=rules,
+        # What one of both modes keeps from others.
+        secret=rules is None and any(mode is not None and not int(mode, 8) & 4 for mode in modes),
+    )
 
 
 def _matches(entry: Entry, found: dict[str, Any]) -> bool:

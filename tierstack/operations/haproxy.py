@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyinfra import host
-from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
+
+from tierstack.model.plan import Effect
+from tierstack.operations.foreseen import Foreseen
 
 SOCKET = "/run/haproxy/admin.sock"
 
@@ -147,7 +149,7 @@ def _server(row: Mapping[str, str]) -> Server:
 @operation()
 def only_nodes(
     nodes: Mapping[str, Collection[str]], patience_s: int
-) -> Generator[StringCommand, None, None]:
+) -> Generator[Foreseen, None, None]:
     """
     Lead visitors away from servers that are no longer wanted, and wait until these are idle.
 
@@ -161,9 +163,11 @@ def only_nodes(
     servers: list[Server] = host.get_fact(HaproxyStat)
     leave, back = judge(servers, nodes)
     if back:
-        yield _program(_READY, servers=back)
+        notes = tuple(f"lets visitors back in to {_node(server)}" for server in back)
+        yield _program(_READY, Effect(notes=notes), servers=back)
     if leave:
-        yield _program(_DRAIN, servers=leave, patience_s=patience_s)
+        effect = Effect(drains=tuple(_node(server) for server in leave))
+        yield _program(_DRAIN, effect, servers=leave, patience_s=patience_s)
 
 
 def judge(
@@ -194,6 +198,10 @@ def _full_names(servers: Sequence[Server]) -> list[str]:
     return [f"{server.backend}/{server.name}" for server in servers]
 
 
-def _program(source: str, **values: Any) -> StringCommand:
+def _node(server: str) -> str:
+    return server.partition("/")[2]
+
+
+def _program(source: str, effect: Effect, **values: Any) -> Foreseen:
     lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
-    return StringCommand("python3 -", _stdin=lines + source)
+    return Foreseen("python3 -", effect=effect, _stdin=lines + source)

@@ -14,6 +14,8 @@ from pyinfra.api.command import PyinfraCommand, StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.operation import operation
 
+from tierstack.model.plan import Effect
+
 
 class _OverNewConnection(PyinfraCommand):
     """A shell command that is run over a connection made for it, or a sentence when none is let in."""
@@ -22,6 +24,8 @@ class _OverNewConnection(PyinfraCommand):
         super().__init__()
         self.command = command
         self.refused = refused
+        #: For `tierstack plan`: what the command keeps has been told by who has made it.
+        self.effect = Effect()
 
     def __repr__(self) -> str:
         return f"OverNewConnection({self.command!r})"

@@ -11,9 +11,11 @@ import shlex
 from collections.abc import Generator, Sequence
 
 from pyinfra import host
-from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
+
+from tierstack.model.plan import Effect
+from tierstack.operations.foreseen import Foreseen
 
 
 class MissingPackages(FactBase[list[str]]):
@@ -59,7 +61,7 @@ apt-get $options --no-install-recommends install {packages} || {{
 
 
 @operation()
-def packages(names: Sequence[str], before: str = "") -> Generator[StringCommand, None, None]:
+def packages(names: Sequence[str], before: str = "") -> Generator[Foreseen, None, None]:
     """
     Install Debian packages; their services are neither started nor restarted.
 
@@ -71,4 +73,4 @@ def packages(names: Sequence[str], before: str = "") -> Generator[StringCommand,
     missing = host.get_fact(MissingPackages, packages=sorted(names))
     if missing:
         script = before + _INSTALL.format(packages=" ".join(missing))
-        yield StringCommand("sh", _stdin=script)
+        yield Foreseen("sh", effect=Effect(packages=tuple(missing)), _stdin=script)

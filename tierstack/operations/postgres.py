@@ -7,16 +7,19 @@ report a change, and know neither data directories nor standbys, slots, rights a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pyinfra import host
-from pyinfra.api.command import PyinfraCommand, StringCommand
+from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.operation import operation
 
 from tierstack.model.passwords import same_password, scram_verifier
+from tierstack.model.plan import Effect
 from tierstack.model.primary import SLOT_PREFIX
+from tierstack.operations.foreseen import Foreseen
 from tierstack.operations.gate import Refuse, executing
 from tierstack.operations.remote import RemoteFact, program, run
 
@@ -109,7 +112,7 @@ class Source:
 @operation()
 def data_directory(
     state: dict[str, Any], port: int, source: Source | None = None
-) -> Generator[StringCommand, None, None]:
+) -> Generator[Foreseen, None, None]:
     """
     Make PostgreSQL's data directory where there is none; never touch one that is there.
 
@@ -119,8 +122,11 @@ def data_directory(
         source: the primary to copy; without one an empty database is made.
     """
     if not (state["present"] and state["configured"]):
+        note = "copies the primary's database" if source else "makes an empty database"
         yield run(
-            _AGENT, {"verb": "make", "port": port, "source": asdict(source) if source else None}
+            _AGENT,
+            {"verb": "make", "port": port, "source": asdict(source) if source else None},
+            Effect(notes=(note,)),
         )
 
 
@@ -170,7 +176,13 @@ def databases(
         if executing():
             yield Refuse(f"PostgreSQL does not answer: {state.get('problem') or 'it does not run'}")
         else:
-            yield run(_AGENT, {"verb": "sql", "statements": []})
+            # One that is there and stands still may have them all.
+            there = state.get("present") and state.get("configured")
+            effect = Effect(
+                notes=("makes what is missing",),
+                condition="if any are missing, which PostgreSQL does not say now" if there else "",
+            )
+            yield run(_AGENT, {"verb": "sql", "statements": []}, effect)
         return
     unknown = sorted(
         {name for wanted in databases for name in wanted.extensions} - set(state["available"])
@@ -187,9 +199,18 @@ def databases(
         *((_MAINTENANCE, sql) for sql in _slot_sql(slots, state["slots"])),
     ]
     if statements:
-        yield run(_AGENT, {"verb": "sql", "statements": statements})
+        yield _sql(statements)
 
 
+def _sql(statements: Sequence[tuple[str, str]]) -> Foreseen:
+    # A verifier is as good as a password to who may read it.
+    notes = tuple(
+        _WITHOUT_VERIFIER.sub(r"\1 (hidden)", " ".join(sql.split())) for _, sql in statements
+    )
+    return run(_AGENT, {"verb": "sql", "statements": statements}, Effect(notes=notes))
+
+
+_WITHOUT_VERIFIER = re.compile(r"( PASSWORD) '.*'")
 _MAINTENANCE = "postgres"
 
 
@@ -250,7 +271,7 @@ def _slot_sql(wanted: Sequence[str], found: Sequence[dict[str, Any]]) -> Iterabl
 @operation()
 def role_passwords(
     state: dict[str, Any], ask: str, roles: Sequence[Role]
-) -> Generator[StringCommand, None, None]:
+) -> Generator[Foreseen, None, None]:
     """
     Set the passwords of roles that had another one when the run began.
 
@@ -269,13 +290,13 @@ def role_passwords(
         for sql in _password_sql(role, found[role.name])
     ]
     if statements:
-        yield run(_AGENT, {"verb": "sql", "statements": statements})
+        yield _sql(statements)
 
 
 @operation()
 def only_slots(
     state: dict[str, Any], ask: str, slots: Sequence[str]
-) -> Generator[StringCommand, None, None]:
+) -> Generator[Foreseen, None, None]:
     """
     Drop replication slots of ours that no standby of the inventory uses.
 
@@ -295,7 +316,8 @@ def only_slots(
     ]
     if gone:
         sql = "".join(_DROP_SLOT.format(_text(name)) for name in gone)
-        yield run(_AGENT, {"verb": "sql", "statements": [(_MAINTENANCE, sql)]})
+        effect = Effect(notes=tuple(f"drops the slot {name}" for name in gone))
+        yield run(_AGENT, {"verb": "sql", "statements": [(_MAINTENANCE, sql)]}, effect)
 
 
 _DROP_SLOT = """

@@ -9,14 +9,17 @@ from __future__ import annotations
 import base64
 import shlex
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pyinfra import host
-from pyinfra.api.command import PyinfraCommand, StringCommand
+from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
 
+from tierstack.model.plan import Effect
 from tierstack.operations.config import Entry, Unit, config
+from tierstack.operations.foreseen import Foreseen
 from tierstack.operations.gate import Refuse, failed_hosts
 
 _PROGRAM = "/usr/local/lib/tierstack/web-release"
@@ -52,7 +55,7 @@ def release(
     hosts: int,
     local_caches: Sequence[str],
     archive: Callable[[], bytes],
-) -> Generator[StringCommand, None, None]:
+) -> Generator[Foreseen, None, None]:
     """
     Lay out a release and see that the site starts in it; what serves is not touched.
 
@@ -74,10 +77,11 @@ def release(
     if built in missing:
         text = base64.b64encode(archive()).decode()
         lines = [text[start : start + _LINE] for start in range(0, len(text), _LINE)]
-        yield StringCommand(shlex.join([_PROGRAM, "build", *who, requirements]), _stdin=lines)
+        build = shlex.join([_PROGRAM, "build", *who, requirements])
+        yield Foreseen(build, effect=Effect(notes=(f"builds {path}",)), _stdin=lines)
     if missing:
         check = [_PROGRAM, "check", *who, config_path, module, str(hosts), *local_caches]
-        yield StringCommand(shlex.join(check))
+        yield Foreseen(shlex.join(check), effect=Effect(notes=("checks that the site starts",)))
 
 
 @operation()
@@ -99,18 +103,29 @@ def rolled_config(
             _left_out.add(host.name)
             yield Refuse(f"{host.name} {state}: not changed, because {', '.join(failed)} failed")
             return
+        if isinstance(command, Foreseen) and any(
+            action in ("reload", "restart") for action, _ in command.effect.units
+        ):
+            command.effect = replace(command.effect, drains=(host.name,))
         yield command
 
 
-class Migrated(FactBase[bool]):
-    """Whether every migration of a site is applied."""
+class Migrated(FactBase[str]):
+    """Whether a site's migrations are "applied" or "pending"; "" where there is no release to say."""
 
     def command(self, account: str, manage: str) -> str:
         command = shlex.join(["runuser", "-u", account, "--", manage, "migrate", "--check"])
-        return f"if {command} >/dev/null 2>&1; then echo applied; else echo pending; fi"
+        return (
+            f"if {command} >/dev/null 2>&1; then echo applied;"
+            f" elif test -e {shlex.quote(manage)}; then echo pending; fi"
+        )
 
-    def process(self, output: list[str]) -> bool:
-        return output[-1:] == ["applied"]
+    @staticmethod
+    def default() -> str:
+        return ""
+
+    def process(self, output: list[str]) -> str:
+        return output[-1]
 
 
 @operation()
@@ -127,7 +142,8 @@ def migrations(
         runs_on: name of the host that applies them; any other only looks, and refuses if some
             are missing.
     """
-    if host.get_fact(Migrated, account=account, manage=manage):
+    found = host.get_fact(Migrated, account=account, manage=manage)
+    if found == "applied":
         return
     if host.name != runs_on:
         yield Refuse(
@@ -136,4 +152,6 @@ def migrations(
         )
         return
     command = ["runuser", "-u", account, "--", manage, "migrate", "--noinput", "--no-color"]
-    yield StringCommand(shlex.join(command))
+    condition = "" if found else "if the release that is laid out by then has any to apply"
+    effect = Effect(notes=(f"applies migrations of {site}",), condition=condition)
+    yield Foreseen(shlex.join(command), effect=effect)

@@ -11,8 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
+
+from tierstack.model.plan import Effect
+from tierstack.operations.foreseen import Foreseen
 
 _COMMAND = "python3 -c 'import sys; exec(sys.stdin.read())'"
 
@@ -28,9 +30,9 @@ def program(file: str, request: dict[str, Any]) -> str:
     return f"{_source(file)}\nsys.exit(main(json.loads({json.dumps(request)!r})))\n"
 
 
-def run(file: str, request: dict[str, Any]) -> StringCommand:
-    """Return the command that has a host run a program; arguments as of `program`."""
-    return StringCommand(_COMMAND, _stdin=program(file, request))
+def run(file: str, request: dict[str, Any], effect: Effect) -> Foreseen:
+    """Return the command that has a host run a program; arguments as of `program`, and what it does."""
+    return Foreseen(_COMMAND, effect=effect, _stdin=program(file, request))
 
 
 @cache

@@ -10,11 +10,13 @@ import shlex
 from collections.abc import Generator
 
 from pyinfra import host, inventory
-from pyinfra.api.command import PyinfraCommand, StringCommand
+from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
 
 from tierstack.hosts import ask_all, in_this_run
+from tierstack.model.plan import Effect
+from tierstack.operations.foreseen import Foreseen
 from tierstack.operations.gate import Refuse, executing
 
 #: Lies beside the files; lighttpd serves no name that starts with a dot.
@@ -150,7 +152,8 @@ def static_release(
             )
             return
     arguments = " ".join(shlex.quote(argument) for argument in (_MERGE, target, release))
-    yield StringCommand(f"python3 -c {arguments}", _stdin=archive)
+    effect = Effect(notes=(f"brings release {release} from {source_host}",))
+    yield Foreseen(f"python3 -c {arguments}", effect=effect, _stdin=archive)
 
 
 class LinkTarget(FactBase[str]):
