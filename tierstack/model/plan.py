@@ -297,9 +297,9 @@ class Plan:
         gone = {node for host in self.hosts for step in host.steps for node in step.drains} - names
         lead = "a new cluster: " if len(new) == len(self.hosts) else ""
         if new and not lead:
-            lead = f"adding {', '.join(new)}: "
+            lead = f"adding {_listed(new)}: "
         if gone:
-            lead = f"removing {', '.join(sorted(gone))}" + (f", {lead}" if lead else ": ")
+            lead = f"removing {_listed(sorted(gone))}" + (f", {lead}" if lead else ": ")
         return lead + "; ".join([", ".join(parts) or "no file", *self._service(old, names)])
 
     def _service(self, old: Sequence[HostPlan], names: Collection[str]) -> list[str]:
@@ -314,14 +314,14 @@ class Plan:
             # The firewall's reload is what its rules are counted for.
             if action != "restart":
                 found.pop("tierstack-firewall", None)
-            where = [f"{unit} on {', '.join(hosts)}" for unit, hosts in sorted(found.items())]
+            where = [f"{unit} on {_listed(hosts)}" for unit, hosts in sorted(found.items())]
             if where:
-                said.append(f"{action}s {' and '.join(where)}")
+                said.append(f"{action}s {', '.join(where)}")
             elif action == "restart" and old:
                 said.append("restarts nothing that serves")
         drained = {node for host in old for step in host.steps for node in step.drains}
         if drained & set(names):
-            said.append(f"drains {', '.join(sorted(drained & set(names)))}, one after the other")
+            said.append(f"drains {_listed(sorted(drained & set(names)))}, one after the other")
         unsure = {
             step.operation: step.condition for h in self.hosts for step in h.steps if step.condition
         }
@@ -352,6 +352,10 @@ def _rule_counts(hosts: Iterable[HostPlan]) -> list[str]:
         for rules, number in differ.values():
             counts[rules] = counts.get(rules, 0) + number
     return [_count(n, rules.one, rules.many) for rules, n in counts.items() if n]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _count(number: int, one: str, many: str = "") -> str:
