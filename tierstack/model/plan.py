@@ -320,8 +320,8 @@ class Plan:
             elif action == "restart" and old:
                 said.append("restarts nothing that serves")
         drained = {node for host in old for step in host.steps for node in step.drains}
-        if drained & set(names):
-            said.append(f"drains {_listed(sorted(drained & set(names)))}, one after the other")
+        if stay := sorted(drained & set(names)):
+            said.append(f"drains {_listed(stay)}" + (", one after the other" if stay[1:] else ""))
         unsure = {
             step.operation: step.condition for h in self.hosts for step in h.steps if step.condition
         }
