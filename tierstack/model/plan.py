@@ -132,9 +132,9 @@ class Effect:
         units: what it does to systemd's units, in order.
         packages: Debian packages that it installs.
         drains: nodes that take no visitors meanwhile, or any more.
-        notes: what else it does, each in a few words: "applies the migrations of shop".
+        notes: what else it does, each in a few words: "applies migrations of shop".
         condition: where it may turn out that there is nothing to do, when it does something, e.g.
-            "if the new release has migrations"; "" where it is sure to.
+            "if any are missing, which cannot be told now"; "" where it is sure to.
     """
 
     files: tuple[FileChange, ...] = ()

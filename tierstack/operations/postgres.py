@@ -180,7 +180,7 @@ def databases(
             there = state.get("present") and state.get("configured")
             effect = Effect(
                 notes=("makes what is missing",),
-                condition="if any are missing, which PostgreSQL does not say now" if there else "",
+                condition="if any are missing, which cannot be told now" if there else "",
             )
             yield run(_AGENT, {"verb": "sql", "statements": []}, effect)
         return

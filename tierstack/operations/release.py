@@ -111,13 +111,18 @@ def rolled_config(
 
 
 class Migrated(FactBase[str]):
-    """Whether a site's migrations are "applied" or "pending"; "" where there is no release to say."""
+    """
+    Whether a site's migrations are "applied" or "pending".
+
+    "" where it cannot be told: no such release yet, or no answer from the database.
+    """
 
     def command(self, account: str, manage: str) -> str:
-        command = shlex.join(["runuser", "-u", account, "--", manage, "migrate", "--check"])
+        manage = shlex.join(["runuser", "-u", account, "--", manage])
+        # `--check` fails in the same way when it cannot look.
         return (
-            f"if {command} >/dev/null 2>&1; then echo applied;"
-            f" elif test -e {shlex.quote(manage)}; then echo pending; fi"
+            f"if {manage} migrate --check >/dev/null 2>&1; then echo applied;"
+            f" elif {manage} showmigrations >/dev/null 2>&1; then echo pending; fi"
         )
 
     @staticmethod
@@ -152,6 +157,6 @@ def migrations(
         )
         return
     command = ["runuser", "-u", account, "--", manage, "migrate", "--noinput", "--no-color"]
-    condition = "" if found else "if the release that is laid out by then has any to apply"
+    condition = "" if found else "if any are missing, which cannot be told now"
     effect = Effect(notes=(f"applies migrations of {site}",), condition=condition)
     yield Foreseen(shlex.join(command), effect=effect)
