@@ -79,7 +79,7 @@ def new(directory: Path, source: Path | None) -> None:
 @_INVENTORY
 def check(inventory: Path) -> None:
     """
-    Print the plan of INVENTORY, or all that is wrong with it.
+    Print the cluster that INVENTORY describes, or all that is wrong with it.
 
     No connection is opened; commands that print secrets are run. Exit status 2 if anything is wrong.
     """

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any
 
 import gevent
@@ -29,7 +28,7 @@ from pyinfra_cli.util import load_deploy_file
 from tierstack.engine import Rehearsal
 from tierstack.inventory import CHECKOUT
 from tierstack.model import Cluster
-from tierstack.model.plan import Effect, FileChange, HostPlan, Plan, Step
+from tierstack.model.plan import Effect, FileChange, HostPlan, Plan, Step, with_old
 from tierstack.operations.gate import Refuse
 from tierstack.operations.remote import RemoteFact, program
 from tierstack.secrets import load_secrets
@@ -107,7 +106,8 @@ def _host_plan(
             request = {"verb": "read", "paths": paths}
             found = host.get_fact(HostContents, _stdin=program("agent.py", request))
             known = found["known"]
-            steps = _with_old(steps, found["contents"])
+            contents = found["contents"].items()
+            steps = with_old(steps, {path: base64.b64decode(text) for path, text in contents})
     tiers = cluster.host(host.name).tiers
     return HostPlan(host.name, tuple(tiers), not known, tuple(steps), tuple(refusals))
 
@@ -131,34 +131,3 @@ def _effects(commands: Iterable[PyinfraCommand]) -> list[Effect]:
 
 def _asked(file: FileChange, diff: bool) -> bool:
     return file.before == "file" and not file.secret and (diff or file.rules is not None)
-
-
-def _with_old(steps: Sequence[Step], contents: dict[str, str]) -> list[Step]:
-    """
-    Return the steps with what each finds in the files, which is what earlier ones leave there.
-
-    Operations have compared with the host as it is now. What an earlier one has done by then is
-    left out.
-    """
-    now: dict[str, FileChange] = {}
-
-    def seen(file: FileChange) -> FileChange | None:
-        earlier = now.get(file.path)
-        now[file.path] = file
-        if earlier is None:
-            old = contents.get(file.path)
-            return replace(file, old=None if old is None else base64.b64decode(old))
-        if (earlier.after, earlier.content, earlier.target) == (
-            file.after,
-            file.content,
-            file.target,
-        ):
-            return None
-        return replace(file, before=earlier.after, old=earlier.content, rights="")
-
-    def effects(step: Step) -> Iterable[Effect]:
-        for effect in step.effects:
-            files = tuple(filter(None, [seen(file) for file in effect.files]))
-            yield replace(effect, files=files)
-
-    return [replace(step, effects=tuple(effects(step))) for step in steps]

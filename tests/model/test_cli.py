@@ -8,7 +8,7 @@ from tests.model.conftest import Home
 from tierstack.cli import main
 
 
-def test_check_prints_the_plan(home: Home) -> None:
+def test_check_prints_the_cluster(home: Home) -> None:
     """A right inventory: tiers, sizes and flows are shown, status 0."""
     done = CliRunner().invoke(main, ["check", str(home.path / "prod.py")])
     assert done.exit_code == 0, done.output

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from tests.operator import Operator, assert_nothing_changed
-from tests.stories.conftest import SETTINGS
+from tests.stories.conftest import SETTINGS, SITE_PASSWORD
 from tests.visitor import Door, steady_visitor
+from tierstack.secrets import load_secrets
 
 LINE = 'lab_host("web3", 13),'
 
 
 def test_node_is_added_and_removed_without_a_failed_request(operator: Operator) -> None:
-    """A line more, and the node serves after the next run; the line away, and it leaves first."""
+    """
+    A line more, and the node serves after the next run; the line away, and it leaves first.
+
+    `tierstack plan` has said which operations would change which host, no more and no less, and
+    has shown no secret.
+    """
     operator.edit(LINE, LINE + '\n    lab_host("web4", 14),')
     operator.lab("up", str(operator.inventory))
+    status, plan = planned(operator, "--diff")
+    assert status == 2, plan["summary"]
     with steady_visitor(operator.door, "/status.json") as seen:
-        operator.deploy_well()
+        done = operator.deploy_well()
+    assert [operation for operation in plan["operations"] if operation["perhaps"]] == []
+    assert [f"{o['name']}: {', '.join(o['hosts'])}" for o in plan["operations"]] == done.changes
+    assert_web4_is_planned(plan)
+    assert_no_secret(operator, plan)
+    status, plan = planned(operator)
+    assert (status, plan["operations"]) == (0, []), plan["summary"]
     assert seen.requests > 100
     assert seen.failed == []
     answers = {
@@ -37,6 +54,46 @@ def test_node_is_added_and_removed_without_a_failed_request(operator: Operator) 
     lab_address = operator.cluster().host("web3").address.rpartition(".")[0] + ".14"
     assert operator.on_address(lab_address, probe).out.strip() == "shut"
     assert_nothing_changed(operator.deploy())
+
+
+def planned(operator: Operator, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Return the exit status of `tierstack plan --json`, and what it says."""
+    done = operator.tierstack("plan", str(operator.inventory), "--json", *arguments)
+    assert done.out, done.said
+    return done.status, json.loads(done.out)
+
+
+def assert_web4_is_planned(plan: dict[str, Any]) -> None:
+    """The plan sets web4 up, reloads what must know it, and restarts nothing."""
+    assert [host["host"] for host in plan["hosts"] if host["new"]] == ["web4"]
+    # db, cache and media hosts let it in, each by a rule that names all web nodes.
+    expected = "adding web4: 1 host set up, 1 balancer, 1 media host, 5 firewall rules, 2 lines of pg_hba; "
+    assert plan["summary"].startswith(expected), plan["summary"]
+    assert plan["summary"].endswith("; restarts nothing that serves"), plan["summary"]
+    diffs = planned_diffs(plan)
+    assert "+hostssl" in diffs["db1", "/etc/postgresql/15/main/pg_hba.tierstack.conf"]
+    assert "+    server web4 " in diffs["lb1", "/etc/haproxy/tierstack.cfg"]
+
+
+def assert_no_secret(operator: Operator, plan: dict[str, Any]) -> None:
+    """No password and no line of a key stands in the diffs, though web4 gets files that hold them."""
+    diffs = planned_diffs(plan)
+    assert any(path.endswith("/tierstack_settings.py") for _, path in diffs)
+    secrets = load_secrets(operator.cluster()).values
+    values = [value for name, value in secrets.items() if not name.endswith("certificate")]
+    lines = {line for value in values for line in value.splitlines()}
+    assert SITE_PASSWORD in lines
+    assert [path for path, diff in diffs.items() if any(line in diff for line in lines)] == []
+
+
+def planned_diffs(plan: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """Return the diff of every file of a plan, by host and path."""
+    return {
+        (host["host"], file["path"]): file["diff"]
+        for host in plan["hosts"]
+        for step in host["steps"]
+        for file in step["files"]
+    }
 
 
 def test_release_rolls_without_a_failed_request(operator: Operator) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tierstack.model.cluster import TIERS
@@ -190,6 +190,34 @@ class Step:
     def notes(self) -> list[str]:
         """Return what else it does."""
         return [note for effect in self.effects for note in effect.notes]
+
+
+def with_old(steps: Iterable[Step], contents: Mapping[str, bytes]) -> list[Step]:
+    """
+    Return the steps of a host, with what each of them finds in the files.
+
+    Operations compare with the host as it is now. What an earlier one of the run leaves in a file
+    is what a later one finds there; what it has done by then is left out.
+
+    Args:
+        steps: in the order of the run.
+        contents: what is in the files now, by path, of those that have been asked for.
+    """
+    now: dict[str, FileChange] = {}
+
+    def found(file: FileChange) -> FileChange | None:
+        earlier = now.get(file.path)
+        now[file.path] = file
+        if earlier is None:
+            return replace(file, old=contents.get(file.path))
+        if replace(earlier, before="", rights="") == replace(file, before="", rights=""):
+            return None
+        return replace(file, before=earlier.after, old=earlier.content, rights="")
+
+    def known(effect: Effect) -> Effect:
+        return replace(effect, files=tuple(filter(None, map(found, effect.files))))
+
+    return [replace(step, effects=tuple(map(known, step.effects))) for step in steps]
 
 
 @dataclass(frozen=True)
