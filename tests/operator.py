@@ -125,11 +125,15 @@ class Operator:
         assert done.status == 0, done.said[-6000:]
         return done
 
-    def on(self, host: str, command: str, timeout_s: int = 60) -> Run:
-        """Run a shell command on a host, as root."""
-        return self.on_address(self.cluster().host(host).address, command, timeout_s)
+    def pyinfra(self, *arguments: str, timeout_s: int = 300) -> Run:
+        """Run `pyinfra INVENTORY …`."""
+        return _run([str(BIN / "pyinfra"), str(self.inventory), *arguments], timeout_s)
 
-    def on_address(self, address: str, command: str, timeout_s: int = 60) -> Run:
+    def on(self, host: str, command: str, timeout_s: int = 60, given: str = "") -> Run:
+        """Run a shell command on a host, as root, with this standard input."""
+        return self.on_address(self.cluster().host(host).address, command, timeout_s, given)
+
+    def on_address(self, address: str, command: str, timeout_s: int = 60, given: str = "") -> Run:
         """Run a shell command on a lab host, even one that has left the inventory."""
         data = lab_host("host", int(address.rpartition(".")[2]))[1]
         known = data["ssh_known_hosts_file"]
@@ -138,25 +142,25 @@ class Operator:
             "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR",
             f"root@{address}", command,
         ]  # fmt: skip
-        return _run(ssh, timeout_s)
+        return _run(ssh, timeout_s, given)
 
-    def ask(self, host: str, command: str) -> str:
+    def ask(self, host: str, command: str, given: str = "") -> str:
         """Return what a shell command prints on a host; it must succeed."""
-        done = self.on(host, command)
+        done = self.on(host, command, given=given)
         assert done.status == 0, f"{host}: {command}\n{done.said}"
         return done.out.strip()
 
 
-def _run(command: list[str], timeout_s: int) -> Run:
+def _run(command: list[str], timeout_s: int, given: str = "") -> Run:
     done = subprocess.run(
         command,
+        input=given,
         capture_output=True,
         text=True,
         errors="replace",
         timeout=timeout_s,
         check=False,
         cwd=ROOT,
-        stdin=subprocess.DEVNULL,
     )
     return Run(done.returncode, done.stdout, done.stderr)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.operator import Operator, assert_nothing_changed, wait_until
-from tests.visitor import steady_visitor
+from tests.visitor import Door, steady_visitor
 
 DRAIN, UNDRAIN = "tasks/drain.py", "tasks/undrain.py"
 
@@ -18,17 +18,17 @@ def test_held_node_gets_no_visitors_until_it_is_let_go(operator: Operator) -> No
         assert_nothing_changed(operator.deploy())
     assert seen.failed == []
     pages = [operator.door.ask("/status.json").text for _ in range(9)]
-    assert not any('"web2"' in page for page in pages)
-    said = operator.tierstack("status", str(operator.inventory))
+    assert not any('"node": "web2"' in page for page in pages)
+    said = operator.tierstack("status", "--json", str(operator.inventory))
     assert said.status == 1
-    assert "held back: new disk (" in " ".join(said.out.split())
+    assert "held back: new disk (" in said.out
 
     with steady_visitor(operator.door, "/status.json") as seen:
         done = operator.run_file(UNDRAIN, "--data", "node=web2")
         assert done.status == 0, done.said
     assert seen.failed == []
     pages = [operator.door.ask("/status.json").text for _ in range(9)]
-    assert any('"web2"' in page for page in pages)
+    assert any('"node": "web2"' in page for page in pages)
     assert_nothing_changed(operator.run_file(UNDRAIN, "--data", "node=web2"))
 
 
@@ -56,7 +56,55 @@ def test_reboot_of_a_node_fails_no_request(operator: Operator) -> None:
         operator.lab("reboot", "web1")
         wait_until(
             "web1 serves again",
-            lambda: '"web1"' in "".join(operator.door.ask("/status.json").text for _ in range(6)),
+            lambda: '"node": "web1"' in operator.door.ask("/status.json").text,
         )
     assert seen.requests > 20
     assert seen.failed == []
+
+
+def test_second_balancer_joins_and_leaves(operator: Operator) -> None:
+    """A line more under `balancer`: both let visitors in, and nobody noticed; a line less again."""
+    line = 'lab_host("lb1", 10),'
+    operator.edit(line, f'{line}\n    lab_host("lb2", 9),', "lab.py")
+    operator.lab("up", str(operator.inventory))
+    with steady_visitor(operator.door, "/status.json") as seen:
+        operator.deploy_well()
+    assert seen.failed == []
+    second = Door(operator.cluster().host("lb2").address, operator.door.domain)
+    assert second.ask("/status.json").status == 200
+    assert_nothing_changed(operator.deploy())
+    operator.edit(f'{line}\n    lab_host("lb2", 9),', line, "lab.py")
+    with steady_visitor(operator.door, "/status.json") as seen:
+        operator.deploy_well()
+    assert seen.failed == []
+    assert second.ask("/status.json").status == 503, "web nodes still let it in"
+
+
+def test_apache_setting_rolls(operator: Operator) -> None:
+    """A changed setting of Apache restarts one node after the other, each out of rotation."""
+    operator.edit("sites = [", "web = dict(timeout_s=50)\n\nsites = [", "group_data/all.py")
+    with steady_visitor(operator.door, "/status.json") as seen:
+        operator.deploy_well()
+    assert seen.failed == []
+    for node in ("web1", "web2", "web3"):
+        operator.ask(node, "grep -q '^Timeout 50$' /etc/apache2/conf-enabled/tierstack.conf")
+
+
+def test_apache_update_fails_no_request(operator: Operator) -> None:
+    """A newer package of Apache restarts it, as `apt-get upgrade` would: the node drains first."""
+    rebuilt = (
+        "cd /var/tmp && rm -rf newer && dpkg-deb -R $(ls /var/cache/apt/archives/apache2_*.deb) newer"
+        " && sed -i 's/^Version: .*/&+newer1/' newer/DEBIAN/control && dpkg-deb -b newer newer.deb"
+    )
+    operator.ask("web1", rebuilt)
+    started = "systemctl show apache2 -p ActiveEnterTimestampMonotonic"
+    before = operator.ask("web1", started)
+    with steady_visitor(operator.door, "/status.json") as seen:
+        operator.ask("web1", "dpkg --force-confold -i /var/tmp/newer.deb")
+        wait_until("web1 has restarted", lambda: operator.ask("web1", started) != before)
+        wait_until(
+            "web1 serves", lambda: '"node": "web1"' in operator.door.ask("/status.json").text
+        )
+    assert seen.requests > 20
+    assert seen.failed == []
+    assert_nothing_changed(operator.deploy())
