@@ -12,15 +12,15 @@ from tests.visitor import Answer
 _PASSWORD = "a-long-enough-passphrase"
 
 
-def log_in(operator: Operator) -> Browser:
-    """Make an editor and return their browser, logged in."""
+def log_in(operator: Operator, editor: str = "editor") -> Browser:
+    """Make an editor of this name and return their browser, logged in."""
     operator.ask(
         "web1",
         f"DJANGO_SUPERUSER_PASSWORD={_PASSWORD} tierstack-manage example createsuperuser"
-        " --noinput --username editor --email editor@example.test",
+        f" --noinput --username {editor} --email {editor}@example.test",
     )
     browser = Browser(operator.door)
-    browser.log_in("editor", _PASSWORD)
+    browser.log_in(editor, _PASSWORD)
     return browser
 
 

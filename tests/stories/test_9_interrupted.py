@@ -24,7 +24,7 @@ def test_killed_runs_are_repaired_by_the_next(operator: Operator) -> None:
     """Ten runs die at random moments while visitors read, sign the guestbook and upload."""
     seed = int(time.time())
     chance = random.Random(seed)
-    editor = log_in(operator)
+    editor = log_in(operator, "night-editor")
     urls = []
     with (
         steady_visitor(operator.door, "/status.json", per_second=10) as seen,

@@ -269,15 +269,18 @@ def test_addresses_must_fit_one_network(checkout: Checkout, address: str, messag
 
 def test_network_in_use_is_refused(checkout: Checkout) -> None:
     """No bridge is made over a network that this machine already has."""
-    route = json.loads(_run("ip", "-j", "route", "get", "192.0.2.1"))[0]
-    prefix = route["prefsrc"].rpartition(".")[0]
-    checkout.edit("192.168.61.", f"{prefix}.")
-    done = checkout.paste("tierstack vagrant prepare inventories/vagrant.py")
-    checkout.edit(f"{prefix}.", "192.168.61.")
+    _run("ip", "link", "add", "tltaken", "type", "bridge")
+    _run("ip", "addr", "add", "192.168.62.1/24", "dev", "tltaken")
+    try:
+        checkout.edit("192.168.61.", "192.168.62.")
+        done = checkout.paste("tierstack vagrant prepare inventories/vagrant.py")
+        checkout.edit("192.168.62.", "192.168.61.")
+    finally:
+        _run("ip", "link", "del", "tltaken")
     assert done.returncode != 0
     assert (
-        f"inventories/vagrant.py: the network {prefix}.0/24 is already used on this machine: "
-        in done.stderr
+        "inventories/vagrant.py: the network 192.168.62.0/24 is already used on this machine:"
+        " interface tltaken has 192.168.62.1/24;" in done.stderr
     )
     assert 'write addresses of a free one, e.g. "192.168.57.11"' in done.stderr
 
