@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.hosts import knock, why_no_hosts
+from tests.needs import need
 from tierstack.lab import HostStatus, Lab, LabError, Settings
 
 # A lab of its own, beside one that the developer may have; only the image is shared.
@@ -20,9 +21,7 @@ BRIDGE = Path("/sys/class/net/tierlab0a715b00")
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     """A lab that does not exist yet, and is removed afterwards."""
-    reason = why_no_hosts()
-    if reason:
-        pytest.skip(reason)
+    need(why_no_hosts())
     lab = Lab(Settings(directory=tmp_path / "lab", subnet=SUBNET))
     yield lab
     lab.down()

@@ -1,6 +1,5 @@
 """The lab on real virtual machines: a kernel of their own, and the same life as containers."""
 
-import os
 import platform
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 
 from roles.base import PACKAGES
 from tests.lab.hosts import knock, why_no_hosts
+from tests.needs import need
 from tierstack.lab import HostStatus, Lab, LabError, Settings
 from tierstack.lab.vm_image import PREINSTALLED
 
@@ -34,11 +34,7 @@ def why_not() -> str | None:
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     """A lab that does not exist yet, and is removed afterwards."""
-    reason = why_not()
-    if reason and os.environ.get("TIERSTACK_TESTS_MUST_RUN"):
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
+    need(why_not())
     lab = Lab(Settings(directory=tmp_path / "lab", subnet=SUBNET))
     yield lab
     lab.down()

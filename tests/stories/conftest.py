@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.needs import need_root
 from tests.operator import Operator
 
 # A lab of the tests' own, so that `make test` and `make demo` do not meet.
@@ -23,11 +24,7 @@ REPLICATION_PASSWORD = "r%25:e\\p'l$@ \"#é"
 @pytest.fixture(scope="session")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """Somebody whose cluster has just been deployed, with nasty passwords from the first day."""
-    if os.geteuid() != 0:
-        reason = "lab hosts need root"
-        if os.environ.get("TIERSTACK_TESTS_MUST_RUN"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    need_root()
     somebody = Operator(tmp_path_factory.mktemp("ops"))
     # A second cache host: the stories need one that may die.
     somebody.edit('lab_host("cache1", 31),', 'lab_host("cache1", 31),\n    lab_host("cache2", 32),')

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests.needs import need_root
 from tests.operator import Operator
 
 #: A lab of its own: that of the stories may still be up.
@@ -34,11 +34,7 @@ STORAGE = 'storage = [lab_host("storage1", 51)]\n'
 @pytest.fixture(scope="module")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """Somebody whose hosts had accounts of their own before the cluster was deployed to them."""
-    if os.geteuid() != 0:
-        reason = "lab hosts need root"
-        if os.environ.get("TIERSTACK_TESTS_MUST_RUN"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    need_root()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in LAB.items():
             patch.setenv(name, value)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.needs import need
 from tests.operator import ROOT, Deploy, assert_nothing_changed
 from tests.visitor import Door, steady_visitor
 from tierstack.lab.machine import install_packages
@@ -179,11 +180,7 @@ def _why_not() -> str | None:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A fresh checkout on a machine that has Vagrant and its providers for LXC and libvirt."""
-    reason = _why_not()
-    if reason:
-        if os.environ.get("TIERSTACK_TESTS_MUST_RUN"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    need(_why_not())
     needed = ("vagrant", "vagrant-lxc", "vagrant-libvirt")
     missing = [
         name for name in needed if "installed" not in _run("dpkg-query", "-Wf${Status}", name)
