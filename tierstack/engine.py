@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import pyinfra
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import BaseStateCallback, State
@@ -44,6 +45,18 @@ def prepare_run(cluster: Cluster, group_data: Mapping[str, Mapping[str, Any]]) -
         state.add_callback_handler(_Advice(cluster))
 
     state.init = init
+
+
+def connector_arguments(host: PyinfraHost, **given: Any) -> dict[str, Any]:
+    """
+    Return how commands are to be run on a host: sudo and the like, from its line and group data.
+
+    Args:
+        host: the host, within a run.
+        given: arguments such as `_stdin`, which come first.
+    """
+    found, _ = pop_global_arguments(ctx_state.get(), host, given)
+    return {key: value for key, value in found.items() if key in CONNECTOR_ARGUMENT_KEYS}
 
 
 def deploys_with_secrets() -> bool:

@@ -11,13 +11,12 @@ import gevent
 from gevent.lock import RLock
 from paramiko import SSHException
 from pyinfra import inventory, state
-from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import FactBase
 from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.context import ctx_host, ctx_state
 
-from tierstack.engine import Rehearsal
+from tierstack.engine import Rehearsal, connector_arguments
 from tierstack.inventory import checked_cluster
 from tierstack.model import Cluster, Host, InventoryError, Mistake
 from tierstack.model.preflight import clock_offset_s, judge, no_answer, question
@@ -135,8 +134,7 @@ def _ask(host: PyinfraHost, stdin: str) -> dict[str, Any] | str:
     Not a fact of pyinfra's: a fact that fails stops the run at the first host, and its words, which
     are sudo's own where sudo does not work, are lost.
     """
-    given = {"_stdin": stdin, "_timeout": _ANSWER_S}
-    arguments: dict[str, Any] = {**pop_global_arguments(state, host, given)[0]}
+    arguments = connector_arguments(host, _stdin=stdin, _timeout=_ANSWER_S)
     escalation = {
         "sudo": bool(arguments["_sudo"]),
         "password": bool(arguments["_sudo_password"]),
@@ -145,9 +143,7 @@ def _ask(host: PyinfraHost, stdin: str) -> dict[str, Any] | str:
     before = time.time()
     try:
         with ctx_host.use(host):
-            good, output = host.run_shell_command(
-                command, **{key: arguments[key] for key in CONNECTOR_ARGUMENT_KEYS}
-            )
+            good, output = host.run_shell_command(command, **arguments)
     except TimeoutError:
         return (
             f"does not answer within {_ANSWER_S} s; look what it does, e.g. by: ssh {host.name} top"

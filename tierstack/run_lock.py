@@ -18,11 +18,12 @@ from typing import Any
 
 import gevent
 from pyinfra import state
-from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
 from pyinfra.connectors.util import make_unix_command_for_host
 from pyinfra.context import ctx_host
+
+from tierstack.engine import connector_arguments
 
 _HEARTBEAT_S = 10.0
 
@@ -71,9 +72,10 @@ def _lock(host: Host) -> str:
     if client is None:
         return ""  # Not an SSH connection: the controller's own machine.
     with ctx_host.use(host):
-        found, _ = pop_global_arguments(state, host, {})
-    handled = ("_get_pty", "_timeout", "_stdin", "_success_exit_codes")
-    how = {k: v for k, v in found.items() if k in CONNECTOR_ARGUMENT_KEYS and k not in handled}
+        how = connector_arguments(host)
+    # The connector's own part, which is done here: the command is to go on while we go on.
+    for handled in ("_get_pty", "_timeout", "_stdin", "_success_exit_codes"):
+        how.pop(handled, None)
     command = StringCommand(shlex.join(["python3", "-c", _HOLDER, _me()]))
     text = make_unix_command_for_host(state, host, command, **how).get_raw_value()
     channels = client.exec_command(text, timeout=30)
