@@ -35,6 +35,9 @@ _SSHFS_EXPORT = "tierstack-share.service"
 
 _EXPORTS = "/etc/exports.d/tierstack.exports"
 
+#: Where no NFS server is installed, there is nothing to take back.
+_REREAD_EXPORTS = "if command -v exportfs >/dev/null; then exportfs -ra; fi"
+
 
 def export(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     """Let the hosts that need it, and nobody else, mount MEDIA_ROOT of each site."""
@@ -110,7 +113,7 @@ def export(cluster: Cluster, host: Host, secrets: Secrets) -> None:
         ],
         # In place, not staged: sshd also judges the key that the file names, and its mode.
         check="mkdir -p /run/sshd && sshd -t -f /etc/tierstack/share_sshd_config",
-        then="if command -v exportfs >/dev/null; then exportfs -ra; fi",
+        then=_REREAD_EXPORTS,
         units=[Unit(_SSHFS_EXPORT)],
     )
 
@@ -122,7 +125,7 @@ def close(cluster: Cluster, host: Host) -> None:
             name="MEDIA_ROOT is exported by another host alone",
             stamp="share-export",
             entries=[Absent(_EXPORTS)],
-            then="if command -v exportfs >/dev/null; then exportfs -ra; fi",
+            then=_REREAD_EXPORTS,
         )
 
 

@@ -154,12 +154,13 @@ class Cluster:
 
     def mounts_share(self, host: Host) -> bool:
         """
-        Whether a host mounts MEDIA_ROOT: web hosts write there.
+        Whether a host mounts MEDIA_ROOT, as the flows say: web hosts write there.
 
         Media hosts serve from their own disk, unless a storage host has the files; then they read.
         """
-        users = {"web", "media"} if self.tier("storage") else {"web"}
-        return host != self.exporter and bool(users & set(host.tiers))
+        tier = "storage" if self.tier("storage") else "media"
+        sources = self.allowed_sources(tier, self.settings.media.share_port)
+        return host != self.exporter and host.address in sources
 
     def line(self, host: Host) -> str:
         """Return where a host stands in the inventory, as messages name it: "web[1]"."""
