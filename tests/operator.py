@@ -99,9 +99,9 @@ class Operator:
 
     # Commands
 
-    def tierstack(self, *arguments: str, timeout_s: int = 300) -> Run:
-        """Run the command `tierstack`."""
-        return _run([str(BIN / "tierstack"), *arguments], timeout_s)
+    def tierstack(self, *arguments: str, timeout_s: int = 300, given: str = "") -> Run:
+        """Run the command `tierstack`, with this standard input."""
+        return _run([str(BIN / "tierstack"), *arguments], timeout_s, given)
 
     def lab(self, *arguments: str) -> Run:
         """Run `tierstack lab …`; it must succeed."""

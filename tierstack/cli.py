@@ -10,6 +10,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from tierstack.engine import ssh_data
+from tierstack.host_keys import remember, see
 from tierstack.inventory import CHECKOUT, load_cluster
 from tierstack.lab.cli import lab
 from tierstack.model import TIERS, Cluster, Host, InventoryError, Site, TierstackError
@@ -107,6 +109,36 @@ def check(inventory: Path) -> None:
     share = cluster.settings.media.share
     console.print(f"MEDIA_ROOT reaches the web hosts by {share}.")
     click.secho(f"{inventory} is right; no host was asked.", fg="green")
+
+
+@main.command()
+@_INVENTORY
+@click.option("--yes", "-y", is_flag=True, help="Trust the keys without being asked.")
+def trust(inventory: Path, yes: bool) -> None:
+    """
+    Show the SSH host keys of INVENTORY, and keep those you trust in known_hosts beside it.
+
+    Nobody logs in. Exit status 1 if a host shows no key, or another than the one that is known.
+    """
+    cluster = _load(inventory)
+    seen = see(cluster.inventory, ssh_data(cluster))
+    table = Table("host", "reached at", "key", "known", box=None, pad_edge=False)
+    for key in seen:
+        table.add_row(key.host, key.target, key.fingerprint or "–", key.known or key.wrong or "no")
+    Console(width=160).print(table)
+    new = [key for key in seen if key.entry]
+    if new:
+        click.echo(
+            "\nTo compare, on a host's own console: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"
+        )
+        hosts = f"{len(new)} host{'s' if len(new) > 1 else ''}"
+        if not yes:
+            click.confirm(f"Trust the keys of {hosts}?", abort=True)
+        click.echo(f"wrote {hosts} to {remember(cluster.inventory, new)}")
+    for key in seen:
+        if key.wrong:
+            click.secho(f"{key.host} {key.wrong}", fg="red", err=True)
+    sys.exit(1 if any(key.wrong for key in seen) else 0)
 
 
 @main.command()

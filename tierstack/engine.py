@@ -9,11 +9,14 @@ from typing import Any
 import click
 import pyinfra
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
+from pyinfra.api.config import Config
 from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import ctx_config, ctx_state
+from pyinfra_cli.inventory import make_inventory
 
+from tierstack.host_keys import advice, ssh_defaults
 from tierstack.model import Cluster
 
 
@@ -33,16 +36,17 @@ def prepare_run(cluster: Cluster, group_data: Mapping[str, Mapping[str, Any]]) -
     # run's own configuration; in deploy.py it would change a copy.
     if ctx_config.isset():
         ctx_config.get().FAIL_PERCENT = 0
-    if not (pyinfra.is_cli and ctx_state.isset()):
+    if not ctx_state.isset():
         return
     state = ctx_state.get()
     set_up = state.init
 
     def init(inventory: Inventory, *arguments: Any, **options: Any) -> None:
         """Set the run up; only now is there an inventory, and does the state take handlers."""
-        _replace_group_data(inventory, group_data)
+        _replace_group_data(inventory, group_data, ssh_defaults(cluster.inventory))
         set_up(inventory, *arguments, **options)
-        state.add_callback_handler(_Advice(cluster))
+        if pyinfra.is_cli:
+            state.add_callback_handler(_Advice(cluster))
 
     state.init = init
 
@@ -59,6 +63,18 @@ def connector_arguments(host: PyinfraHost, **given: Any) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key in CONNECTOR_ARGUMENT_KEYS}
 
 
+def ssh_data(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """Return pyinfra's `ssh_*` data of each host of an inventory, by name; no host is asked."""
+    state = State()
+    with ctx_state.use(state):
+        inventory = make_inventory(str(cluster.inventory))
+        state.init(inventory, Config())
+    return {
+        host.name: {key: value for key, value in host.data.dict().items() if key.startswith("ssh_")}
+        for host in inventory
+    }
+
+
 def deploys_with_secrets() -> bool:
     """
     Return whether this is a run of pyinfra with a deploy file that loads secrets.
@@ -73,14 +89,16 @@ def deploys_with_secrets() -> bool:
     )
 
 
-def _replace_group_data(inventory: Inventory, own: Mapping[str, Mapping[str, Any]]) -> None:
+def _replace_group_data(
+    inventory: Inventory, own: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Any]
+) -> None:
     """
     Take out what pyinfra has read from `group_data/` of the working directory.
 
     That is the checkout's, which pyinfra lays under a user's own, key by key: the user's hosts
     would get the SSH user of the checkout's example, say.
     """
-    inventory.data = dict(own.get("all", {}))
+    inventory.data = {**defaults, **own.get("all", {})}
     for name in inventory.group_data:
         inventory.group_data[name] = dict(own.get(name, {}))
 
@@ -94,6 +112,9 @@ class _Advice(BaseStateCallback):
     def host_connect_error(self, state: State, host: PyinfraHost, error: Exception) -> None:  # type: ignore[override]
         """Say which line of the inventory to check, and what to type."""
         name = host.name
+        if said := advice(error, self._cluster.inventory):
+            click.secho(f"{name}: {said}", fg="yellow", err=True)
+            return
         tier = self._cluster.host(name).tiers[0]
         index = self._cluster.tier(tier).index(self._cluster.host(name))
         target = host.data.get("ssh_hostname") or name

@@ -29,8 +29,9 @@ _README = """\
 1. Name your hosts in `prod.py`, and your site in `group_data/all.py`.
 2. In the checkout of Tierstack, with its virtual environment active, see what is still missing:
    `tierstack check {inventory}`
-3. Deploy, after this and every later change: `pyinfra {inventory} deploy.py`
-4. Look: `tierstack status {inventory}`
+3. Say that you trust your hosts' SSH keys: `tierstack trust {inventory}`
+4. Deploy, after this and every later change: `pyinfra {inventory} deploy.py`
+5. Look: `tierstack status {inventory}`
 
 The first deploy makes passwords and keys in `prod.secrets.toml`: keep a copy in a safe place, never in git.
 A certificate with its key may lie here too; `docs/first-day.md` of Tierstack tells the rest.

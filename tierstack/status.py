@@ -16,6 +16,7 @@ from pyinfra.api.state import State
 from pyinfra.context import ctx_host, ctx_inventory, ctx_state
 from pyinfra_cli.inventory import make_inventory
 
+from tierstack.host_keys import advice
 from tierstack.model import TIERS, Cluster, Host
 from tierstack.operations.haproxy import HaproxyStat, Server
 from tierstack.operations.postgres import DbState, look
@@ -114,7 +115,7 @@ def _ask(cluster: Cluster, host: Host, connected: PyinfraHost) -> dict[str, Any]
                 asked = look(host.address, settings.db.port)
                 found["db"] = connected.get_fact(DbState, _stdin=asked)
         except ConnectError as error:
-            return str(error)
+            return advice(error, cluster.inventory) or str(error)
         except PyinfraError:  # The fact failed; its own words are on the host's standard error.
             found = None
         finally:

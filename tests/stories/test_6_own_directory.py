@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shutil
@@ -9,9 +10,24 @@ import shutil
 from tests.operator import Operator, assert_nothing_changed
 from tierstack.model.settings import TIER_SETTINGS
 
+#: A lab's host as any other: nobody has written down its key.
+_AS_ANY_HOST = """
+from tierstack.lab import lab_host as _lab_host
+
+
+def lab_host(name, number, **more):
+    name, data = _lab_host(name, number, **more)
+    del data["ssh_known_hosts_file"], data["ssh_strict_host_key_checking"]
+    return name, data
+
+"""
+
 
 def test_new_directory_takes_over_the_cluster(operator: Operator) -> None:
-    """With the same hosts, site and secrets in a new directory, a deploy finds nothing to change."""
+    """With the same hosts, site and secrets in a new directory, a deploy finds nothing to change.
+
+    Nobody knows the hosts' SSH keys there at first: they are refused, shown, and trusted.
+    """
     ops = operator.home / "ops"
     made = operator.tierstack("new", str(ops), "--source", str(operator.home / "example"))
     assert made.status == 0, made.said
@@ -26,10 +42,59 @@ def test_new_directory_takes_over_the_cluster(operator: Operator) -> None:
         )
         checked = mine.tierstack("check", str(mine.inventory))
         assert checked.status == 0, checked.said
+        _trust_the_hosts(mine)
         assert_nothing_changed(mine.deploy())
         assert mine.door.ask("/").status == 200
+        _refuse_another_key(mine)
     finally:
         shutil.rmtree(ops)
+
+
+def _trust_the_hosts(mine: Operator) -> None:
+    advice = f"its SSH host key is not known; type: tierstack trust {mine.inventory}"
+    refused = mine.deploy()
+    assert refused.status != 0
+    assert f"web1: {advice}" in refused.err
+    assert "No hosts remaining" in refused.err
+    nodes = json.loads(mine.tierstack("status", str(mine.inventory), "--json").out)
+    assert {node["notes"] for node in nodes} == {advice}
+
+    known = mine.home / "known_hosts"
+    declined = mine.tierstack("trust", str(mine.inventory), given="n\n")
+    assert declined.status == 1, declined.said
+    assert not known.exists()
+    trusted = mine.tierstack("trust", str(mine.inventory), given="y\n")
+    assert trusted.status == 0, trusted.said
+    assert len(known.read_text().splitlines()) == len(mine.cluster().hosts)
+    # The fingerprint that is shown is the one that the host itself tells.
+    key = mine.on_address(
+        mine.cluster().host("web1").address, "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"
+    )
+    assert key.out.split()[1] in trusted.out
+    again = mine.tierstack("trust", str(mine.inventory))
+    assert (again.status, len(known.read_text().splitlines())) == (0, len(mine.cluster().hosts))
+
+
+def _refuse_another_key(mine: Operator) -> None:
+    """A host that shows another key than the known one is not talked to, and not trusted anew."""
+    known = mine.home / "known_hosts"
+    right = known.read_text()
+    keys = {line.split()[0]: line.split()[2] for line in right.splitlines()}
+    web1, web2 = (keys[mine.cluster().host(name).address] for name in ("web1", "web2"))
+    known.write_text(right.replace(web2, web1))
+    try:
+        refused = mine.deploy()
+        assert refused.status != 0
+        assert (
+            "web2: it shows another SSH host key than the one that is known: if it was installed"
+            f" anew, delete its line from {known} and type: tierstack trust {mine.inventory};"
+        ) in refused.err
+        trusted = mine.tierstack("trust", str(mine.inventory), "--yes")
+        assert trusted.status == 1
+        assert f"web2 shows another key than {known} has" in trusted.err
+        assert known.read_text() == right.replace(web2, web1)
+    finally:
+        known.write_text(right)
 
 
 def _choose_the_same(operator: Operator, mine: Operator) -> None:
@@ -49,5 +114,5 @@ def _name_the_hosts(operator: Operator, mine: Operator) -> None:
         (lines,) = group.findall(lab)
         assert group.search(text), tier
         text = group.sub(lines, text)
-    text = text.replace("import cluster\n", "import cluster\nfrom tierstack.lab import lab_host\n")
+    text = text.replace("import cluster\n", f"import cluster\n{_AS_ANY_HOST}")
     mine.inventory.write_text(text, encoding="utf-8")
