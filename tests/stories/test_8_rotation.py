@@ -7,6 +7,19 @@ from tests.visitor import Door, steady_visitor
 
 DRAIN, UNDRAIN = "tasks/drain.py", "tasks/undrain.py"
 
+#: A package source of the host's own, with a package that is Debian's but for a higher version.
+_NEWER = """
+set -e
+rm -rf /var/tmp/newer && mkdir /var/tmp/newer && cd /var/tmp/newer
+dpkg-deb -R $(ls /var/cache/apt/archives/{package}_*.deb) tree
+sed -i 's/^Version: .*/&+newer1/' tree/DEBIAN/control
+dpkg-deb -b tree newer.deb >/dev/null
+dpkg-deb -f newer.deb > Packages
+printf 'Filename: ./newer.deb\\nSize: %s\\nSHA256: %s\\n' \\
+    $(stat -c %s newer.deb) $(sha256sum < newer.deb | cut -d' ' -f1) >> Packages
+echo 'deb [trusted=yes] file:/var/tmp/newer ./' > /etc/apt/sources.list.d/newer.list
+"""
+
 
 def test_held_node_gets_no_visitors_until_it_is_let_go(operator: Operator) -> None:
     """Drained without a failed request; held over a reboot and a deploy; back when told to be."""
@@ -90,21 +103,41 @@ def test_apache_setting_rolls(operator: Operator) -> None:
         operator.ask(node, "grep -q '^Timeout 50$' /etc/apache2/conf-enabled/tierstack.conf")
 
 
-def test_apache_update_fails_no_request(operator: Operator) -> None:
-    """A newer package of Apache restarts it, as `apt-get upgrade` would: the node drains first."""
-    rebuilt = (
-        "cd /var/tmp && rm -rf newer && dpkg-deb -R $(ls /var/cache/apt/archives/apache2_*.deb) newer"
-        " && sed -i 's/^Version: .*/&+newer1/' newer/DEBIAN/control && dpkg-deb -b newer newer.deb"
-    )
-    operator.ask("web1", rebuilt)
-    started = "systemctl show apache2 -p ActiveEnterTimestampMonotonic"
-    before = operator.ask("web1", started)
+def test_updates_of_packages_fail_no_request(operator: Operator) -> None:
+    """
+    Newer packages come to every host in its turn; what served older ones serves the new.
+
+    As `apt-get upgrade` typed on a host would, a newer Apache by itself drains its node first.
+    """
+    newer = {"web1": "libapache2-mod-python", "web2": "apache2", "db2": "postgresql-15"}
+    for node, package in newer.items():
+        operator.ask(node, _NEWER.format(package=package))
+    started = "systemctl show {} -p ActiveEnterTimestampMonotonic"
+    apache = {node: operator.ask(node, started.format("apache2")) for node in ("web1", "web3")}
+    standby = operator.ask("db2", started.format("postgresql@15-main"))
     with steady_visitor(operator.door, "/status.json") as seen:
-        operator.ask("web1", "dpkg --force-confold -i /var/tmp/newer.deb")
-        wait_until("web1 has restarted", lambda: operator.ask("web1", started) != before)
-        wait_until(
-            "web1 serves", lambda: '"node": "web1"' in operator.door.ask("/status.json").text
-        )
+        operator.ask("web2", "apt-get update -q && apt-get install -y -q apache2")
+        wait_until("web2 serves", lambda: '"node": "web2"' in _pages(operator))
+        done = operator.run_file("tasks/update.py")
+    assert done.status == 0, done.said
+    changed = dict(change.split(": ") for change in done.changes)
+    assert {name: set(hosts.split(", ")) for name, hosts in changed.items()} == {
+        "Newer packages are downloaded": {"web1", "db2"},
+        "Packages are up to date": {"web1", "db2"},
+    }
     assert seen.requests > 20
     assert seen.failed == []
+    for node, package in newer.items():
+        assert "+newer1" in operator.ask(node, f"dpkg-query -W -f '${{Version}}' {package}")
+    assert operator.ask("web1", started.format("apache2")) != apache["web1"]
+    assert operator.ask("web3", started.format("apache2")) == apache["web3"]
+    assert operator.ask("db2", started.format("postgresql@15-main")) != standby
+    assert operator.on("web1", "test -e /usr/sbin/policy-rc.d").status == 1
+    assert_nothing_changed(operator.run_file("tasks/update.py"))
     assert_nothing_changed(operator.deploy())
+    for node in newer:
+        operator.ask(node, "rm -r /etc/apt/sources.list.d/newer.list /var/tmp/newer")
+
+
+def _pages(operator: Operator) -> str:
+    return "".join(operator.door.ask("/status.json").text for _ in range(6))

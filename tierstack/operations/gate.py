@@ -65,15 +65,23 @@ def gate(
     if failed:
         yield Refuse(f"not started: {before}, because {', '.join(failed)} failed; see above")
         return
-    if answers is None or not executing():
-        return
+    if executing() and (missing := wait_for(answers, deadline_s)):
+        yield Refuse(f"{host.name}: {missing}; not started: {before}")
+
+
+def wait_for(answers: Callable[[], str] | None, deadline_s: int = 60) -> str:
+    """
+    Ask until all is well, and return "", or what is missing and for how long it was asked.
+
+    Args:
+        answers: returns "" (fine), or what is missing; None has nothing to ask.
+        deadline_s: how long to ask before giving up, in seconds.
+    """
     deadline = time.monotonic() + deadline_s
     pause = 0.25
-    while missing := answers():
+    while missing := answers() if answers else "":
         if time.monotonic() > deadline:
-            yield Refuse(
-                f"{host.name}: {missing} (asked for {deadline_s} s); not started: {before}"
-            )
-            return
+            return f"{missing} (asked for {deadline_s} s)"
         time.sleep(pause)
         pause = min(2.0, pause * 1.5)
+    return ""
