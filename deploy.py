@@ -41,7 +41,7 @@ if "cache" in me.tiers:
 gate(name="The cache tier answers", before="the share", answers=cache.answers(cluster, me))
 
 if me == cluster.exporter:
-    share.export(cluster, me, secrets)
+    share.export(cluster, me, secrets, everyone=everyone)
 gate(name="MEDIA_ROOT is exported", before="the media tier", answers=share.answers(cluster, me))
 
 if "media" in me.tiers:

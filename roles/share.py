@@ -16,6 +16,7 @@ from typing import Any
 import pyinfra
 from pyinfra.api.facts import FactBase
 
+from tierstack import hosts
 from tierstack.model import Cluster, Host, Site
 from tierstack.operations.config import Absent, Directory, Entry, File, Link, Unit, config, template
 from tierstack.secrets import Secrets, ssh_public_key
@@ -39,8 +40,20 @@ _EXPORTS = "/etc/exports.d/tierstack.exports"
 _REREAD_EXPORTS = "if command -v exportfs >/dev/null; then exportfs -ra; fi"
 
 
-def export(cluster: Cluster, host: Host, secrets: Secrets) -> None:
-    """Let the hosts that need it, and nobody else, mount MEDIA_ROOT of each site."""
+def export(cluster: Cluster, host: Host, secrets: Secrets, *, everyone: bool) -> None:
+    """
+    Let the hosts that need it, and nobody else, mount MEDIA_ROOT of each site.
+
+    Args:
+        cluster: the cluster.
+        host: the exporter.
+        secrets: those of the cluster.
+        everyone: whether all hosts take part in the run. Only then have the balancers dropped web
+            nodes that left the inventory; until then these go on taking uploads.
+    """
+    clients = _clients(cluster)
+    if not everyone:
+        clients = {**hosts.facts(host.name)["share_clients"], **clients}
     directories: list[Entry] = []
     for site in cluster.sites:
         directories += [
@@ -66,7 +79,7 @@ def export(cluster: Cluster, host: Host, secrets: Secrets) -> None:
                     template(
                         "storage/etc/exports.d/tierstack.exports.j2",
                         sites=cluster.sites,
-                        clients=_clients(cluster),
+                        clients=clients.items(),
                     ),
                 ),
             ],
@@ -90,7 +103,7 @@ def export(cluster: Cluster, host: Host, secrets: Secrets) -> None:
                 "/etc/tierstack/share_authorized_keys",
                 template(
                     "storage/etc/tierstack/share_authorized_keys.j2",
-                    sources=[address for address, _ in _clients(cluster)],
+                    sources=list(clients),
                     public_key=ssh_public_key(secrets["share.client_key"]),
                 ),
             ),
@@ -154,13 +167,13 @@ class Answers(FactBase[bool]):
         return output[-1] == "yes"
 
 
-def _clients(cluster: Cluster) -> list[tuple[str, str]]:
+def _clients(cluster: Cluster) -> dict[str, str]:
     """Return who may mount MEDIA_ROOT: addresses, each with "rw", or "ro" where files are only served."""
-    return [
-        (host.address, "rw" if "web" in host.tiers else "ro")
+    return {
+        host.address: "rw" if "web" in host.tiers else "ro"
         for host in cluster.hosts
         if cluster.mounts_share(host)
-    ]
+    }
 
 
 class FileSystems(FactBase[list[str]]):

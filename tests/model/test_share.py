@@ -12,6 +12,7 @@ import pytest
 
 from roles import media, share
 from tests.model.conftest import HOSTS, Home
+from tierstack import hosts
 from tierstack.model import Cluster
 from tierstack.operations.config import Absent, Entry, File, Link
 from tierstack.secrets import Secrets, load_secrets, ssh_public_key
@@ -48,7 +49,7 @@ def _text(entries: list[Entry], path: str) -> str:
 def test_nfs_exports_to_the_web_hosts_alone(home: Home, asked: list[dict[str, Any]]) -> None:
     """Each web host may write, as the site's account whoever it is there, and nobody else may."""
     cluster, secrets = _cluster(home, "nfs")
-    share.export(_two_sites(cluster), cluster.host("media1"), secrets)
+    share.export(_two_sites(cluster), cluster.host("media1"), secrets, everyone=True)
     options = "(rw,sync,no_subtree_check,sec=sys,all_squash,anonuid={0},anongid={0},fsid={0})"
     expected = [
         f"/srv/{name}/media 10.0.0.11{options.format(uid)} 10.0.0.12{options.format(uid)}"
@@ -59,12 +60,28 @@ def test_nfs_exports_to_the_web_hosts_alone(home: Home, asked: list[dict[str, An
     assert asked[0]["units"][0].reload == "exportfs -ra"
 
 
+def test_limited_run_shuts_no_removed_node_out(
+    home: Home, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Balancers without a part in the run may still send uploads to a node that has left."""
+    cluster, secrets = _cluster(home, "nfs")
+    now = {"share_clients": {"10.0.0.12": "ro", "10.0.0.13": "rw"}}
+    monkeypatch.setattr(hosts, "facts", lambda name: now)
+    share.export(cluster, cluster.host("media1"), secrets, everyone=False)
+    exports = _text(asked[0]["entries"], "/etc/exports.d/tierstack.exports")
+    assert re.findall(r" (\S+)\((rw|ro)", exports) == [
+        ("10.0.0.12", "rw"),
+        ("10.0.0.13", "rw"),
+        ("10.0.0.11", "rw"),
+    ]
+
+
 def test_nfs_server_speaks_version_4_on_the_cluster_address(
     home: Home, asked: list[dict[str, Any]]
 ) -> None:
     """One port, one address, and neither rpcbind nor statd at the next boot."""
     cluster, secrets = _cluster(home, "nfs")
-    share.export(cluster, cluster.host("media1"), secrets)
+    share.export(cluster, cluster.host("media1"), secrets, everyone=True)
     entries = asked[0]["entries"]
     settings = _text(entries, "/etc/nfs.conf.d/tierstack.conf").splitlines()
     assert settings[0] == "[nfsd]"
@@ -100,7 +117,7 @@ def test_storage_host_exports_in_place_of_the_media_host(
     home.inventory(HOSTS, 'storage = [("storage1", {"address": "10.0.0.51"})]')
     cluster, secrets = _cluster(home, "nfs")
     assert cluster.exporter.name == "storage1"
-    share.export(cluster, cluster.host("storage1"), secrets)
+    share.export(cluster, cluster.host("storage1"), secrets, everyone=True)
     exports = _text(asked[0]["entries"], "/etc/exports.d/tierstack.exports")
     assert re.findall(r" (\S+)\((r[ow]),", exports) == [
         ("10.0.0.11", "rw"),
@@ -118,7 +135,7 @@ def test_storage_host_exports_in_place_of_the_media_host(
 def test_sshfs_server_shows_media_and_nothing_else(home: Home, asked: list[dict[str, Any]]) -> None:
     """It listens on the cluster address, for the sites' accounts, with the web hosts' key."""
     cluster, secrets = _cluster(home, "sshfs")
-    share.export(_two_sites(cluster), cluster.host("media1"), secrets)
+    share.export(_two_sites(cluster), cluster.host("media1"), secrets, everyone=True)
     entries = asked[0]["entries"]
     settings = _text(entries, "/etc/tierstack/share_sshd_config").splitlines()
     assert settings[:3] == ["AddressFamily inet", "ListenAddress 10.0.0.41", "Port 2222"]
@@ -157,7 +174,7 @@ def test_sshfs_service_for_each_site(home: Home, asked: list[dict[str, Any]]) ->
 def test_private_keys_are_for_root_alone(home: Home, asked: list[dict[str, Any]]) -> None:
     """The two private keys lie in files of mode 600, and in no other file."""
     cluster, secrets = _cluster(home, "sshfs")
-    share.export(cluster, cluster.host("media1"), secrets)
+    share.export(cluster, cluster.host("media1"), secrets, everyone=True)
     share.mount(cluster, cluster.host("web1"), secrets)
     entries = [entry for call in asked for entry in call["entries"]]
     private = [e for e in entries if isinstance(e, File) and b"PRIVATE KEY" in e.content]
@@ -170,7 +187,7 @@ def test_private_keys_are_for_root_alone(home: Home, asked: list[dict[str, Any]]
 def test_the_other_kind_of_share_goes(home: Home, asked: list[dict[str, Any]]) -> None:
     """Who changes `media.share` does not keep the server of before."""
     cluster, secrets = _cluster(home, "nfs")
-    share.export(cluster, cluster.host("media1"), secrets)
+    share.export(cluster, cluster.host("media1"), secrets, everyone=True)
     gone = [entry.path for entry in asked[0]["entries"] if isinstance(entry, Absent)]
     assert gone == [
         "/etc/systemd/system/multi-user.target.wants/tierstack-share.service",

@@ -57,6 +57,8 @@ def host():
     if os.environ.get("SSH_CONNECTION"):
         ports.add(int(os.environ["SSH_CONNECTION"].split()[3]))
     rules = [line.strip() for line in read("/etc/tierstack/nftables.conf").splitlines()]
+    exports = read("/etc/exports.d/tierstack.exports")
+    sources = re.search('from="([^"]*)"', read("/etc/tierstack/share_authorized_keys"))
     return {
         "system": release.get("PRETTY_NAME", "unknown"),
         "codename": release.get("VERSION_CODENAME", ""),
@@ -66,6 +68,10 @@ def host():
         "root": os.geteuid() == 0,
         "ssh_ports": sorted(ports),
         "firewall": [rule for rule in rules if " dport " in rule and " sport " not in rule],
+        "share_clients": {
+            **dict(re.findall(r" ([\d.]+)\((rw|ro),", exports)),
+            **dict.fromkeys(sources.group(1).split(",") if sources else [], "rw"),
+        },
     }
 
 
