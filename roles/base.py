@@ -34,8 +34,14 @@ _MOUNT_PACKAGES = {"nfs": ("nfs-common",), "sshfs": ("sshfs",)}
 
 _FIREWALL = "/usr/local/lib/tierstack/firewall"
 
+#: Rules by chain, "input" and "output".
+_Chains = dict[str, list[str]]
+
 #: How long new rules are on trial before those of before come back, in seconds.
 _ROLLBACK_S = 45
+
+#: Where `base.outgoing` names nothing.
+_ANYTHING = 'accept comment "anything"'
 
 #: Debian's PostgreSQL makes a cluster while it is installed, without checksums; ours is made later.
 _NO_DEFAULT_CLUSTER = (
@@ -94,18 +100,20 @@ def deploy(cluster: Cluster, host: Host) -> None:
         ],
     )
     # Nothing is closed yet: what served before serves on, whatever becomes of this run.
+    wanted, outdated = _rules(cluster, host), _outdated(cluster, host)
     _firewall(
-        "Firewall lets in what the flows name", [*_rules(cluster, host), *_outdated(cluster, host)]
+        "Firewall lets through what the flows name",
+        {chain: [*wanted[chain], *outdated[chain]] for chain in wanted},
     )
 
 
 def close(cluster: Cluster, host: Host) -> None:
     """Close, at the end of a good run, what earlier inventories had opened."""
-    if _outdated(cluster, host):
-        _firewall("Firewall lets in nobody else", _rules(cluster, host))
+    if any(_outdated(cluster, host).values()):
+        _firewall("Firewall lets nothing else through", _rules(cluster, host))
 
 
-def _firewall(name: str, rules: list[str]) -> None:
+def _firewall(name: str, rules: _Chains) -> None:
     changed = config(
         name=name,
         stamp="firewall",
@@ -114,7 +122,7 @@ def _firewall(name: str, rules: list[str]) -> None:
                 "/etc/tierstack/nftables.conf",
                 template("base/etc/tierstack/nftables.conf.j2", rules=rules),
                 mode="600",
-                rules=Rules("firewall rule", "firewall rules", r" dport \d+ accept comment "),
+                rules=Rules("firewall rule", "firewall rules", r" accept comment "),
             ),
             File(
                 _FIREWALL,
@@ -149,21 +157,26 @@ def _firewall(name: str, rules: list[str]) -> None:
     )
 
 
-def _rules(cluster: Cluster, host: Host) -> list[str]:
-    rules = [_rule(opening) for opening in cluster.openings(host)]
+def _rules(cluster: Cluster, host: Host) -> _Chains:
+    rules = [_rule(opening, "saddr") for opening in cluster.openings(host)]
     # Wherever the host's own SSH server listens, the inventory may know it by another port or
     # leave it to ~/.ssh/config: nobody is locked out.
     for port in hosts.facts(host.name)["ssh_ports"]:
         rule = f'tcp dport {port} accept comment "SSH"'
         if rule not in rules:
             rules.append(rule)
-    return rules
+    exits = cluster.exits(host)
+    outgoing = [_ANYTHING] if exits is None else [_rule(way, "daddr") for way in exits]
+    return {"input": rules, "output": outgoing}
 
 
-def _outdated(cluster: Cluster, host: Host) -> list[str]:
+def _outdated(cluster: Cluster, host: Host) -> _Chains:
     """Return the rules that are on the host now, as it said at the start, and should not stay."""
-    wanted = _rules(cluster, host)
-    return [rule for rule in hosts.facts(host.name)["firewall"] if rule not in wanted]
+    wanted, there = _rules(cluster, host), hosts.facts(host.name)["firewall"]
+    return {
+        chain: [rule for rule in there[chain] if rule not in rules]
+        for chain, rules in wanted.items()
+    }
 
 
 def needed_packages(cluster: Cluster, host: Host, container: bool) -> Sequence[str]:
@@ -182,7 +195,10 @@ def needed_packages(cluster: Cluster, host: Host, container: bool) -> Sequence[s
     return sorted(set(wanted))
 
 
-def _rule(opening: Opening) -> str:
-    """Return one nftables rule. Source: nft(8), "Sets"."""
-    sources = f"ip saddr {{ {', '.join(opening.sources)} }} " if opening.sources else ""
-    return f'{sources}{opening.protocol} dport {opening.port} accept comment "{opening.purpose}"'
+def _rule(opening: Opening, end: str) -> str:
+    """Return one nftables rule; `end` is where peers stand, "saddr" or "daddr". Source: nft(8), "Sets"."""
+    peers = ""
+    if opening.peers:
+        family = "ip6" if ":" in opening.peers[0] else "ip"
+        peers = f"{family} {end} {{ {', '.join(opening.peers)} }} "
+    return f'{peers}{opening.protocol} dport {opening.port} accept comment "{opening.purpose}"'

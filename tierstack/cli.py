@@ -102,6 +102,7 @@ def check(inventory: Path) -> None:
         port = f"{flow.protocol} {flow.port}"
         flows.add_row(flow.source, flow.target, port, flow.purpose)
     console.print(flows)
+    console.print(f"Out of every host may go besides: {_outgoing(cluster)}.", soft_wrap=True)
     console.print()
     for site in cluster.sites:
         domains = ", ".join(site.settings.domains)
@@ -245,6 +246,13 @@ def _load(inventory: Path, status: int = 2) -> Cluster:
     except TierstackError as error:
         click.secho(str(error), fg="red", err=True)
         sys.exit(status)
+
+
+def _outgoing(cluster: Cluster) -> str:
+    outgoing = cluster.settings.base.outgoing
+    if outgoing is None:
+        return "anything"
+    return ", ".join(outgoing) or "nothing"
 
 
 def _size(cluster: Cluster, host: Host, tier: str) -> str:

@@ -26,7 +26,7 @@ def said(cluster: Cluster, name: str, **different: Any) -> dict[str, Any]:
         "container": False,
         "memory_mb": 8000,
         "ssh_ports": [22],
-        "firewall": [],
+        "firewall": {"input": [], "output": []},
         "clock_offset_s": 0.0,
         "disks": dict.fromkeys(asked["paths"], ROOM),
         "addresses": [host.address],
@@ -147,6 +147,16 @@ def test_wrong_host_is_refused(home: Home, different: dict[str, Any], message: s
     """A wrong host names its line or itself, what is wrong, and what to write or type."""
     home.group("all", SITES.replace("domains=", 'packages=["gdal-binn"], domains='))
     assert refused(home.load(), "web2", **different) == [message]
+
+
+def test_package_source_out_of_reach_names_the_rule_that_is_missing(home: Home) -> None:
+    """Where not everything may go out, the message says where to let the host out."""
+    home.group("base", "outgoing = ['udp 53']")
+    sources = {"http://a.test/InRelease": "No route to host"}
+    assert refused(home.load(), "web2", packages={**PACKAGES, "sources": sources}) == [
+        "web2: its package source http://a.test/InRelease cannot be read (No route to host);"
+        " correct it in /etc/apt, or let the host out to it by base.outgoing, in a deploy before this one"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,24 @@ def test_host_line_is_refused(home: Home, change: tuple[str, str], message: str)
             "balancer.certificate: blog/manage.py lies in the source of blog, which goes to every web host; move it out",
         ),
         ("web", "port = ", "group_data/web.py, line 1: SyntaxError: invalid syntax"),
+        (
+            "base",
+            "outgoing = ['tcp 443', 'https']",
+            'base.outgoing: "https" is not understood; write protocol and port, e.g. "tcp 443", and an'
+            ' address if you like, e.g. "tcp 25 to 203.0.113.9"',
+        ),
+        (
+            "base",
+            "outgoing = ['udp 70000']",
+            'base.outgoing: "udp 70000": 70000 is not a port; write 1 to 65535',
+        ),
+        (
+            "base",
+            "outgoing = ['tcp 25 to mail.example.com']",
+            'base.outgoing: "tcp 25 to mail.example.com": "mail.example.com" is not an address or a'
+            ' network; write e.g. "203.0.113.9"',
+        ),
+        ("base", "outgoing = 'tcp 443'", "base.outgoing: 'tcp 443' is not a list; write a list"),
     ],
 )
 def test_setting_is_refused(home: Home, group: str, text: str, message: str) -> None:

@@ -87,7 +87,7 @@ def test_flushed_firewall_is_put_back(operator: Operator) -> None:
     operator.ask("cache2", "nft flush ruleset")
     done = operator.deploy_well()
     assert done.changes == [
-        "Firewall lets in what the flows name: cache2",
+        "Firewall lets through what the flows name: cache2",
         "The firewall lets new connections in: cache2",
     ]
     assert "policy drop" in operator.ask("cache2", "nft list table inet tierstack")

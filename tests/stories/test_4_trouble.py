@@ -186,7 +186,9 @@ def test_rules_that_lock_out_are_taken_back(operator: Operator) -> None:
     """A firewall that lets no new SSH connection in is undone by the host itself; others' rules stay."""
     operator.ask("cache2", "nft 'add table inet of_another_program'")
     file = operator.home / "lock_out.py"
-    file.write_text("from roles import base\n\nbase._firewall('Nobody comes in', [])\n")
+    file.write_text(
+        "from roles import base\n\nbase._firewall('Nobody comes in', {'input': [], 'output': []})\n"
+    )
     done = operator.run_file(file, "--limit", "cache2")
     assert done.status != 0
     assert (

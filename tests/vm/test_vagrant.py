@@ -48,7 +48,7 @@ print(json.dumps({
     host.name: {
         "address": host.address,
         "openings": [
-            [opening.protocol, opening.port, opening.purpose, opening.sources is None]
+            [opening.protocol, opening.port, opening.purpose, opening.peers is None]
             for opening in cluster.openings(host)
         ],
     }

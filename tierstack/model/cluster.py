@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tierstack.model.settings import Settings, SiteSettings
+from tierstack.model.settings import Outgoing, Settings, SiteSettings
 
 TIERS = ("balancer", "web", "db", "cache", "storage", "media")
 
@@ -101,11 +101,19 @@ class Flow:
 
 @dataclass(frozen=True)
 class Opening:
-    """A port that a host's firewall opens. `sources` are addresses; None means anybody."""
+    """
+    A port that a host's firewall opens, to come in or to go out.
+
+    Args:
+        port: destination port.
+        protocol: "tcp" or "udp".
+        peers: addresses and networks at the other end; None means anybody.
+        purpose: what it is for, in a few words.
+    """
 
     port: int
     protocol: str
-    sources: tuple[str, ...] | None
+    peers: tuple[str, ...] | None
     purpose: str
 
 
@@ -169,7 +177,7 @@ class Cluster:
 
     def openings(self, host: Host) -> tuple[Opening, ...]:
         """
-        Return the ports that `host` opens, and to whom.
+        Return the ports that `host` opens, and from whom.
 
         Source: the flows; the firewall and the tests are made from this.
         """
@@ -178,15 +186,34 @@ class Cluster:
             if flow.target not in host.tiers and flow.target != "all":
                 continue
             port = host.ssh_port if flow.source == "admin" else flow.port
-            sources: tuple[str, ...] | None = None
+            peers: tuple[str, ...] | None = None
             if flow.source in TIERS:
-                sources = tuple(
+                peers = tuple(
                     sorted({peer.address for peer in self.tier(flow.source) if peer is not host})
                 )
-                if not sources:
+                if not peers:
                     continue
-            found.append(Opening(port, flow.protocol, sources, flow.purpose))
+            found.append(Opening(port, flow.protocol, peers, flow.purpose))
         return tuple(found)
+
+    def exits(self, host: Host) -> tuple[Opening, ...] | None:
+        """
+        Return the ports of others that `host` may connect to; None means anything.
+
+        Source: the flows, and `base.outgoing`.
+        """
+        if self.settings.base.outgoing is None:
+            return None
+        found = []
+        for flow in self.flows:
+            targets = [peer for peer in self.tier(flow.target) if peer is not host]
+            if flow.source in host.tiers and targets:
+                peers = tuple(sorted(peer.address for peer in targets))
+                found.append(Opening(flow.port, flow.protocol, peers, flow.purpose))
+        for way in map(Outgoing.parse, self.settings.base.outgoing):
+            where = (way.address,) if way.address else None
+            found.append(Opening(way.port, way.protocol, where, "base.outgoing"))
+        return tuple(dict.fromkeys(found))
 
     def allowed_sources(self, target: str, port: int) -> tuple[str, ...]:
         """Return the addresses that the flows let connect to `port` of a tier, sorted."""

@@ -22,7 +22,7 @@ _SECRET_LENGTH = 6
 @dataclass(frozen=True)
 class Rules:
     """
-    Lines of a file that each let somebody in, and are counted.
+    Lines of a file that each let somebody through, and are counted.
 
     Args:
         one: what one of them is called, e.g. "firewall rule".

@@ -294,10 +294,16 @@ def _packages(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Iterator
     if found["said"]:
         what = f"apt cannot install what it needs: {found['said'].rstrip('.')}; correct it, e.g. by: apt-get install -f"
         yield Mistake(host.name, what)
+    # What it may not yet, no rule of this run lets it: the rules come after the packages.
+    way = (
+        ""
+        if cluster.settings.base.outgoing is None
+        else " by base.outgoing, in a deploy before this one"
+    )
     for source, why in sorted(found["sources"].items()):
         what = (
             f"its package source {source} cannot be read ({why}); correct it in /etc/apt, or let the"
-            " host out to it"
+            f" host out to it{way}"
         )
         yield Mistake(host.name, what)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -18,6 +19,7 @@ _DOMAIN = re.compile(
 )
 _DEBIAN_PACKAGE = re.compile(r"^[a-z0-9][a-z0-9+.-]+$")
 _MODULE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
+_OUTGOING = re.compile(r"(tcp|udp) (\d+)( to ([^\s%]+))?", re.ASCII)
 
 
 class _Settings(BaseModel):
@@ -119,6 +121,41 @@ class SiteSettings(_Settings):
         return value
 
 
+@dataclass(frozen=True)
+class Outgoing:
+    """One line of `base.outgoing`; `address` is an address or a network, None means anybody."""
+
+    protocol: str
+    port: int
+    address: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> Outgoing:
+        """
+        Read e.g. "tcp 443" or "tcp 25 to 203.0.113.9".
+
+        Raises:
+            ValueError: it is not of that form; the text says what to write.
+        """
+        found = _OUTGOING.fullmatch(text)
+        if not found:
+            raise ValueError(
+                f'"{text}" is not understood; write protocol and port, e.g. "tcp 443", and an'
+                ' address if you like, e.g. "tcp 25 to 203.0.113.9"'
+            )
+        protocol, port, _, address = found.groups()
+        if not 1 <= int(port) <= 65535:
+            raise ValueError(f'"{text}": {port} is not a port; write 1 to 65535')
+        if address:
+            try:
+                network = ipaddress.ip_network(address)
+            except ValueError:
+                what = f'"{text}": "{address}" is not an address or a network; write e.g. "203.0.113.9"'
+                raise ValueError(what) from None
+            address = str(network if network.num_addresses > 1 else network.network_address)
+        return cls(protocol, int(port), address)
+
+
 class BaseSettings(_Settings):
     """What every host gets."""
 
@@ -136,6 +173,19 @@ class BaseSettings(_Settings):
         description="Accept public addresses for hosts that pages, cached values or uploads reach in"
         " clear text: for networks that are safe all the same.",
     )
+    outgoing: list[str] | None = Field(
+        default=None,
+        description='What may go out of every host besides the flows, e.g. `["udp 53", "tcp 443",'
+        ' "tcp 25 to 203.0.113.9"]`; by default anything. Name servers, clocks and package sources'
+        " are no flows: see [firewall.md](firewall.md).",
+    )
+
+    @field_validator("outgoing")
+    @classmethod
+    def _outgoing(cls, value: list[str] | None) -> list[str] | None:
+        for text in value or ():
+            Outgoing.parse(text)
+        return value
 
 
 class WebSettings(_Settings):

@@ -42,7 +42,7 @@ class File:
         owner: account that owns it.
         group: group that owns it.
         needs: what a change of it asks of the operation's units.
-        rules: its lines that let somebody in, if it has such. They are shown whatever the mode
+        rules: its lines that let somebody through, if it has such. They are shown whatever the mode
             is: of another file that not everybody may read, `tierstack plan` shows nothing.
     """
 

@@ -56,7 +56,6 @@ def host():
     ports = {int(line.split()[1]) for line in run("/usr/sbin/sshd", "-T") if line[:5] == "port "}
     if os.environ.get("SSH_CONNECTION"):
         ports.add(int(os.environ["SSH_CONNECTION"].split()[3]))
-    rules = [line.strip() for line in read("/etc/tierstack/nftables.conf").splitlines()]
     exports = read("/etc/exports.d/tierstack.exports")
     sources = re.search('from="([^"]*)"', read("/etc/tierstack/share_authorized_keys"))
     return {
@@ -67,12 +66,23 @@ def host():
         "systemd": os.path.isdir("/run/systemd/system"),
         "root": os.geteuid() == 0,
         "ssh_ports": sorted(ports),
-        "firewall": [rule for rule in rules if " dport " in rule and " sport " not in rule],
+        "firewall": rules(),
         "share_clients": {
             **dict(re.findall(r" ([\d.]+)\((rw|ro),", exports)),
             **dict.fromkeys(sources.group(1).split(",") if sources else [], "rw"),
         },
     }
+
+
+def rules():
+    """Return the rules of our firewall that follow from the inventory, by chain."""
+    found, chain = {"input": [], "output": []}, ""
+    for line in read("/etc/tierstack/nftables.conf").splitlines():
+        if line.split()[:1] == ["chain"]:
+            chain = line.split()[1]
+        elif " accept comment " in line:
+            found[chain].append(line.strip())
+    return found
 
 
 def disk(path):
