@@ -1,32 +1,8 @@
-"""Who reaches whom: what the flows name, and nobody else."""
+"""The tiers reach each other: where services listen, what passes between them, what a limited run leaves."""
 
 from __future__ import annotations
 
-import itertools
-
 from tests.operator import Operator, assert_nothing_changed, wait_until
-
-_PROBE = (
-    "timeout 2 bash -c 'exec 3<>/dev/tcp/{address}/{port}' 2>/dev/null && echo open || echo shut"
-)
-
-
-def test_data_tiers_answer_the_flows_and_nobody_else(operator: Operator) -> None:
-    """Each port of the data tiers is open to the hosts that a flow names, and shut to all others."""
-    cluster = operator.cluster()
-    wrong = []
-    for tier in ("db", "cache", "media"):
-        ports = {flow.port for flow in cluster.flows if flow.target == tier}
-        for target, port in itertools.product(cluster.tier(tier), sorted(ports)):
-            named = cluster.allowed_sources(tier, port)
-            for source in cluster.hosts:
-                if source is target:
-                    continue
-                expected = "open" if source.address in named else "shut"
-                seen = operator.ask(source.name, _PROBE.format(address=target.address, port=port))
-                if seen != expected:
-                    wrong.append(f"{source.name} to {target.name}:{port} is {seen}")
-    assert wrong == []
 
 
 def test_services_listen_on_their_cluster_address_only(operator: Operator) -> None:
@@ -80,31 +56,6 @@ def test_dead_cache_host_fails_no_request(operator: Operator) -> None:
         assert "cache2" in said.out
     finally:
         operator.lab("heal", "cache2")
-
-
-def test_flushed_firewall_is_put_back(operator: Operator) -> None:
-    """Somebody has flushed every rule: the next run notices, though the unit says that it is active."""
-    operator.ask("cache2", "nft flush ruleset")
-    done = operator.deploy_well()
-    assert done.changes == [
-        "Firewall lets through what the flows name: cache2",
-        "The firewall lets new connections in: cache2",
-    ]
-    assert "policy drop" in operator.ask("cache2", "nft list table inet tierstack")
-
-
-def test_ssh_stays_open_on_the_port_that_the_host_listens_on(operator: Operator) -> None:
-    """An SSH server on another port than the inventory says is not locked out."""
-    drop_in = "/etc/ssh/sshd_config.d/second.conf"
-    operator.ask("cache2", f"printf 'Port 22\\nPort 2022\\n' > {drop_in} && systemctl restart ssh")
-    try:
-        operator.deploy_well()
-        rules = operator.ask("cache2", "nft list table inet tierstack")
-        assert 'tcp dport 2022 accept comment "SSH"' in rules
-        assert 'tcp dport 22 accept comment "SSH"' in rules
-    finally:
-        operator.ask("cache2", f"rm {drop_in} && systemctl restart ssh")
-        operator.deploy_well()
 
 
 def test_limited_run_serves_no_release_without_its_static_files(operator: Operator) -> None:
