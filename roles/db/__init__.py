@@ -46,12 +46,14 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     roles = _roles(cluster, secrets)
     found = survey(cluster)
     state, is_primary = found.states[host.name], host.name == found.primary.name
+    replaced = found.replaced.get(host.name)
     # Nobody is shut out yet: what served before serves on, whatever becomes of this run.
     old_rules = outdated(cluster, state)
     # Limits are raised on standbys first and lowered on the primary first: a standby with less
     # than its primary does not start (manual, 27.4.3).
     lowers = _lowers(cluster, found)
-    standby_first = not is_primary and state["present"] and state["configured"] and not lowers
+    there = state["present"] and state["configured"] and not replaced
+    standby_first = not is_primary and there and not lowers
 
     if is_primary:
         data_directory(
@@ -75,7 +77,9 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     gate(
         name="Primary lets standbys in",
         before="the standbys",
-        answers=_limits_followed(cluster, host) if state["standby"] and lowers else None,
+        answers=_limits_followed(cluster, host)
+        if state["standby"] and lowers and not replaced
+        else None,
     )
     if not is_primary:
         data_directory(
@@ -83,6 +87,7 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             state=state,
             port=cluster.settings.db.port,
             source=source(cluster, host, found, secrets),
+            replaced=replaced,
         )
     if not is_primary and not standby_first:
         configured(_CONFIGURED, cluster, host, secrets, old_rules)

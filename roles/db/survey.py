@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import gevent
@@ -13,16 +14,31 @@ from pyinfra.api.exceptions import PyinfraError
 
 from tierstack import hosts
 from tierstack.model import Cluster, Host, TierstackError
-from tierstack.model.primary import DataDirectory, decide_primary
-from tierstack.operations.postgres import DbState, look
+from tierstack.model.primary import (
+    DATA_DIRECTORY,
+    Copy,
+    DataDirectory,
+    decide_primary,
+    decide_rebuild,
+    slot_name,
+)
+from tierstack.operations.postgres import CopyState, DbState, Replaced, look, look_at_copy
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The primary, and what each db host of this run said of itself (`DbState`), by name."""
+    """
+    The primary, and what is found on the db hosts of this run, by name.
+
+    Args:
+        primary: the primary.
+        states: what each host said of itself (`DbState`).
+        replaced: of standbys that cannot follow, what becomes of their data.
+    """
 
     primary: Host
     states: Mapping[str, dict[str, Any]]
+    replaced: Mapping[str, Replaced]
 
 
 _survey: Survey | None = None
@@ -61,10 +77,52 @@ def _ask_hosts(cluster: Cluster) -> Survey:
     states = {name: greenlet.get()[name] for name, greenlet in asked.items()}
     held = {name: _held(state) for name, state in states.items() if state}
     try:
-        primary = decide_primary(held, list(members))
+        primary = members[decide_primary(held, list(members))]
+        replaced = _replaced(primary, states)
     except TierstackError as error:
         raise PyinfraError(str(error)) from None
-    return Survey(members[primary], states)
+    return Survey(primary, states, replaced)
+
+
+def _replaced(primary: Host, states: Mapping[str, dict[str, Any]]) -> dict[str, Replaced]:
+    """Return which standbys cannot follow, and what becomes of their data."""
+    slots = states[primary.name].get("slots", ())
+    lost = [slot["name"] for slot in slots if slot["wal_status"] == "lost"]
+    names = [
+        name
+        for name, state in states.items()
+        if state.get("standby") and (slot_name(name) in lost or not _streams(state))
+    ]
+    if not names:
+        return {}
+    # The primary last: so what is no more than a copy of it is not ahead of it.
+    copies = {**_copies(names), **_copies([primary.name])}
+    found = {}
+    for name in names:
+        copy, source = copies[name], copies[primary.name]
+        if rebuild := decide_rebuild(name, copy, source):
+            why = f"{rebuild.reason}; copies {source.bytes // 1024**2} MiB from {primary.name}"
+            stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+            aside = f"{DATA_DIRECTORY}.aside-{stamp}" if rebuild.keep else ""
+            if aside:
+                why += f"; what it holds is moved to {aside}"
+            if rebuild.first:
+                why += "; the old copy is deleted first, as there is no room for both"
+            found[name] = Replaced(copy.timeline, copy.end, aside, rebuild.first, why)
+    return found
+
+
+def _streams(state: Mapping[str, Any]) -> bool:
+    return bool(state["running"] and (state["receiver"] or {}).get("status") == "streaming")
+
+
+def _copies(names: Collection[str]) -> dict[str, Copy]:
+    asked = [host for host in inventory.get_active_hosts() if host.name in names]
+    found = hosts.ask_all(asked, CopyState, _stdin=look_at_copy())
+    return {
+        name: Copy(**{**said, "forks": {int(n): end for n, end in said["forks"].items()}})
+        for name, said in found.items()
+    }
 
 
 def _held(state: Mapping[str, Any]) -> DataDirectory:

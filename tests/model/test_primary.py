@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tierstack.model.primary import DataDirectory, PrimaryError, decide_primary, slot_name
+from tierstack.model.primary import (
+    Copy,
+    DataDirectory,
+    PrimaryError,
+    Rebuild,
+    decide_primary,
+    decide_rebuild,
+    slot_name,
+)
 
 EMPTY = DataDirectory(present=False)
 PRIMARY = DataDirectory(present=True, system_id="71", timeline=1)
 STANDBY = DataDirectory(present=True, standby=True, system_id="71", timeline=1)
 ASIDE = "systemctl stop postgresql@15-main; mv /var/lib/postgresql/15/main /var/lib/postgresql/15/main.old"
+
+MIB = 1024**2
+SEGMENT = 16 * MIB
+#: A primary that was promoted once, with a database of 800 MiB; and a copy that follows it.
+SOURCE = Copy(
+    timeline=2,
+    end=90 * SEGMENT + 500,
+    oldest=60 * SEGMENT,
+    asks=90 * SEGMENT,
+    forks={1: 70 * SEGMENT},
+    followed=False,
+    bytes=800 * MIB,
+    free_bytes=2000 * MIB,
+)
+FOLLOWER = replace(SOURCE, end=80 * SEGMENT + 500, asks=80 * SEGMENT, followed=True)
+BEHIND = replace(FOLLOWER, timeline=1, end=59 * SEGMENT + 500, asks=59 * SEGMENT)
+LACKS = "its primary no longer has the WAL that it lacks"
+AHEAD = "it holds writes that its primary does not have"
 
 
 def refusal(found: dict[str, DataDirectory], order: list[str]) -> str:
@@ -130,3 +158,64 @@ def test_slot_names_fit_postgresql_and_differ() -> None:
     assert slots[:3] == ["tierstack_db1", "tierstack_db_1", "tierstack_db__1"]
     assert len(set(slots)) == len(names)
     assert all(len(slot) <= 63 and slot.replace("_", "").isalnum() for slot in slots)
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        FOLLOWER,
+        replace(FOLLOWER, end=SOURCE.end),
+        replace(FOLLOWER, end=60 * SEGMENT, asks=60 * SEGMENT),
+        replace(FOLLOWER, timeline=1, end=70 * SEGMENT, asks=70 * SEGMENT, followed=False),
+    ],
+    ids=["behind", "level", "at the oldest segment", "at the fork, as a primary that handed over"],
+)
+def test_standby_that_can_follow_is_left_alone(copy: Copy) -> None:
+    """What its primary still has the WAL for is no copy less, however far behind."""
+    assert decide_rebuild("db2", copy, SOURCE) is None
+
+
+def test_standby_that_fell_too_far_behind_is_replaced() -> None:
+    """Nothing but a copy, and its primary has no WAL for it: it is not worth keeping."""
+    assert decide_rebuild("db2", BEHIND, SOURCE) == Rebuild(LACKS, keep=False)
+
+
+@pytest.mark.parametrize(
+    ("copy", "reason"),
+    [
+        (replace(FOLLOWER, end=SOURCE.end + 1), AHEAD),
+        (replace(FOLLOWER, timeline=1, end=70 * SEGMENT + 1), AHEAD),
+        (replace(FOLLOWER, timeline=3), AHEAD),
+        (replace(BEHIND, followed=False), LACKS),
+        (replace(BEHIND, end=0, asks=0), LACKS),
+    ],
+    ids=["ahead", "beyond the fork", "of an unknown timeline", "written to", "unreadable"],
+)
+def test_what_may_hold_writes_of_its_own_is_kept(copy: Copy, reason: str) -> None:
+    """Only what is shown to be a copy, and not ahead, is ever deleted."""
+    assert decide_rebuild("db2", copy, SOURCE) == Rebuild(reason, keep=True)
+
+
+def test_copy_goes_first_where_there_is_no_room_for_both() -> None:
+    """A copy may make room for the next one; what is to be kept may not."""
+    small = replace(BEHIND, free_bytes=100 * MIB)
+    assert decide_rebuild("db2", small, SOURCE) == Rebuild(LACKS, keep=False, first=True)
+    with pytest.raises(PrimaryError) as caught:
+        decide_rebuild("db2", replace(small, followed=False), SOURCE)
+    assert str(caught.value) == (
+        "db2 cannot follow: its primary no longer has the WAL that it lacks. A new copy takes 800"
+        " MiB, and the disk of /var/lib/postgresql/15/main has room for 100 beside what lies there,"
+        " which is to be kept; make room, or move it to another disk; nothing was changed"
+    )
+    with pytest.raises(PrimaryError) as caught:
+        decide_rebuild("db2", replace(small, bytes=300 * MIB), SOURCE)
+    assert str(caught.value) == (
+        "db2 cannot follow: its primary no longer has the WAL that it lacks. A new copy takes 800"
+        " MiB, and the disk of /var/lib/postgresql/15/main has room for 400 without the old one;"
+        " give it a larger disk; nothing was changed"
+    )
+
+
+def test_nothing_is_rebuilt_from_what_cannot_be_read() -> None:
+    """A primary whose log cannot be read shows nothing of its standbys."""
+    assert decide_rebuild("db2", BEHIND, replace(SOURCE, end=0)) is None

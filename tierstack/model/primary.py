@@ -93,6 +93,93 @@ def decide_primary(found: Mapping[str, DataDirectory], order: Sequence[str]) -> 
     return primary
 
 
+@dataclass(frozen=True)
+class Copy:
+    """
+    A data directory's write-ahead log and its room, known from files, so also when its server is down.
+
+    Positions are in bytes since the log's beginning, as PostgreSQL's LSNs are.
+
+    Args:
+        timeline: the one that its last record is of.
+        end: where its last record ends; 0 if its log cannot be read.
+        oldest: where the oldest segment that it still has begins.
+        asks: where the segment begins that it would ask its primary for first.
+        forks: where each earlier timeline was left, by its number.
+        followed: it ran as a standby last, or has not been started since it was copied.
+        bytes: what it takes on the disk.
+        free_bytes: what is free there.
+    """
+
+    timeline: int
+    end: int
+    oldest: int
+    asks: int
+    forks: Mapping[int, int]
+    followed: bool
+    bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """
+    How a standby that cannot follow is copied anew.
+
+    Args:
+        reason: why it cannot follow, in words.
+        keep: what it holds is nowhere else, perhaps: it is moved aside.
+        first: it is deleted before the new copy is made, as there is no room for both.
+    """
+
+    reason: str
+    keep: bool
+    first: bool = False
+
+
+def decide_rebuild(name: str, standby: Copy, primary: Copy) -> Rebuild | None:
+    """
+    Return how a standby that does not stream is to be rebuilt, or None if it will follow by itself.
+
+    Args:
+        name: the standby's host name.
+        standby: its data directory; its system identifier is the primary's.
+        primary: the primary's, asked after the standby's, so that it is ahead of any copy of it.
+
+    Raises:
+        PrimaryError: there is no room for the new copy.
+
+    Source: design, "Data is sacred"; PostgreSQL 15 manual, 27.2.5 and 27.2.6.
+    """
+    if not primary.end:
+        return None
+    forks = {**primary.forks, primary.timeline: primary.end}
+    if standby.end > forks.get(standby.timeline, 0):
+        reason, keep = "it holds writes that its primary does not have", True
+    elif standby.asks < primary.oldest:
+        reason, keep = (
+            "its primary no longer has the WAL that it lacks",
+            not (standby.followed and standby.end),
+        )
+    else:
+        return None
+    if primary.bytes <= standby.free_bytes:
+        return Rebuild(reason, keep)
+    room = standby.free_bytes + (0 if keep else standby.bytes)
+    if primary.bytes <= room:
+        return Rebuild(reason, keep, first=True)
+    raise PrimaryError(
+        f"{name} cannot follow: {reason}. A new copy takes {_mb(primary.bytes)} MiB, and the disk of"
+        f" {DATA_DIRECTORY} has room for {_mb(room)}"
+        + (
+            " beside what lies there, which is to be kept; make room, or move it to another disk"
+            if keep
+            else " without the old one; give it a larger disk"
+        )
+        + "; nothing was changed"
+    )
+
+
 def slot_name(host_name: str) -> str:
     """
     Return the replication slot of a standby, unique among host names.
@@ -147,6 +234,10 @@ def _no_primary(standbys: Sequence[str]) -> str:
         f" {standbys[0] if one else 'the one with the newest writes'}:"
         " pg_ctlcluster 15 main promote; then deploy again"
     )
+
+
+def _mb(size: int) -> int:
+    return size // 1024**2
 
 
 def _and(names: Sequence[str]) -> str:

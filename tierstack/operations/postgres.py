@@ -12,12 +12,12 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pyinfra import host
+from pyinfra import host, logger
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.operation import operation
 
 from tierstack.model.passwords import same_password, scram_verifier
-from tierstack.model.plan import Effect
+from tierstack.model.plan import Action, Effect
 from tierstack.model.primary import SLOT_PREFIX
 from tierstack.operations.foreseen import Foreseen
 from tierstack.operations.gate import Refuse, executing
@@ -38,6 +38,7 @@ class DbState(RemoteFact):
         configured   bool: /etc/postgresql/15/main/postgresql.conf is there
         access       [line of pg_hba.tierstack.conf that lets somebody in over the network]
         standby      bool: standby.signal is there
+        unfinished   bool: a run was cut off while it made the data directory, or is still at it
         system_id    str: "" if the data cannot be read
         timeline     int, checksums bool, limits {"max_connections": int, "max_wal_senders": int}
         running      bool: it answers on its local socket
@@ -53,7 +54,8 @@ class DbState(RemoteFact):
         lag_s            float, age of what was replayed last; 0 if all was; None if not streaming
         receiver         {"status": "streaming", "sender": address, "slot": name}, or None
         standbys         [{"name", "address", "state", "sync", "lag_bytes"}] of a primary
-        slots            [{"name", "active", "wal_status", "kept_bytes"}]
+        slots            [{"name", "active", "wal_status", "lost_at", "kept_bytes"}]; lost_at: when
+                         it was given up, "2026-01-31 14:05" in UTC, or None
         roles            {name: {"login", "superuser", "replication", "createdb", "createrole"}},
                          with `passwords` also "salt", "iterations" and "digest": the SHA-256 of
                          the verifier, "" where there is none
@@ -89,6 +91,35 @@ def look(address: str, port: int, databases: Sequence[str] = (), passwords: bool
     )
 
 
+class CopyState(RemoteFact):
+    """The fields of `Copy` in model/primary.py, of the data directory that is there."""
+
+
+def look_at_copy() -> str:
+    """Return the standard input of `CopyState`."""
+    return program(_AGENT, {"verb": "copy"})
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """
+    A data directory that may be replaced, as it was found.
+
+    Args:
+        timeline: as of `Copy` in model/primary.py; it is left alone if it is another by then.
+        end: the same.
+        aside: where it is moved to, "" to delete it.
+        first: whether it is deleted before the new one is made.
+        why: why it is not to stay, and what is done instead, in words.
+    """
+
+    timeline: int
+    end: int
+    aside: str
+    first: bool
+    why: str
+
+
 @dataclass(frozen=True)
 class Source:
     """
@@ -111,23 +142,39 @@ class Source:
 
 @operation()
 def data_directory(
-    state: dict[str, Any], port: int, source: Source | None = None
+    state: dict[str, Any],
+    port: int,
+    source: Source | None = None,
+    replaced: Replaced | None = None,
 ) -> Generator[Foreseen, None, None]:
     """
-    Make PostgreSQL's data directory where there is none; never touch one that is there.
+    Make PostgreSQL's data directory where there is none; never touch one that is not `replaced`.
 
     Args:
         state: the host's `DbState` at the start of the run.
         port: PostgreSQL's port.
         source: the primary to copy; without one an empty database is made.
+        replaced: the standby's data directory that is not to stay.
     """
-    if not (state["present"] and state["configured"]):
+    units: tuple[tuple[Action, str], ...] = ()
+    if replaced:
+        note = f"rebuilds the standby on {host.name}: {replaced.why}"
+        units = (("restart", "postgresql@15-main.service"),) if state["running"] else ()
+    elif not (state["present"] and state["configured"]):
         note = "copies the primary's database" if source else "makes an empty database"
-        yield run(
-            _AGENT,
-            {"verb": "make", "port": port, "source": asdict(source) if source else None},
-            Effect(notes=(note,)),
-        )
+    elif state["unfinished"]:
+        note = "clears up after a run that was cut off"
+    else:
+        return
+    if replaced and executing():
+        logger.info(f"{host.print_prefix}{note}")
+    request = {
+        "verb": "make",
+        "port": port,
+        "source": asdict(source) if source else None,
+        "replaces": asdict(replaced) if replaced else None,
+    }
+    yield run(_AGENT, request, Effect(notes=(note,), units=units))
 
 
 @dataclass(frozen=True)
@@ -263,9 +310,14 @@ def _database_sql(wanted: Database, found: dict[str, Any]) -> Iterable[tuple[str
 
 
 def _slot_sql(wanted: Sequence[str], found: Sequence[dict[str, Any]]) -> Iterable[str]:
-    # WAL is kept from the slot's making on, so that a copy that starts later misses nothing.
-    for name in sorted(set(wanted) - {slot["name"] for slot in found}):
-        yield f"SELECT pg_create_physical_replication_slot({_text(name)}, true);"
+    # WAL is kept from the slot's making on, so that a copy that starts later misses nothing; one
+    # that has lost its place would keep none until it is used.
+    for name in sorted(set(wanted)):
+        status = next((slot["wal_status"] for slot in found if slot["name"] == name), "")
+        if status == "lost":
+            yield _DROP_SLOT.format(_text(name))
+        if status in ("", "lost"):
+            yield f"SELECT pg_create_physical_replication_slot({_text(name)}, true);"
 
 
 @operation()

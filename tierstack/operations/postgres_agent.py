@@ -5,18 +5,22 @@ argument list. It needs nothing but Debian's python3 and PostgreSQL's own progra
 
     {"verb": "look", "address": "10.0.0.21", "port": 5432, "databases": [...],
      "passwords": false}
-    {"verb": "make", "port": 5432, "source": null or {...}}
+    {"verb": "copy"}
+    {"verb": "make", "port": 5432, "source": null or {...}, "replaces": null or {...}}
     {"verb": "sql",  "statements": [[database, sql], ...]}
 """
 
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
 
 BIN = Path("/usr/lib/postgresql/15/bin")
@@ -26,6 +30,8 @@ MARKER = STAGE / "made-by-tierstack"
 CONFIG = Path("/etc/postgresql/15/main")
 ACCESS = CONFIG / "pg_hba.tierstack.conf"
 POSTMASTER = DATA / "postmaster.pid"
+UNIT = "postgresql@15-main.service"
+Segment = namedtuple("Segment", ["path", "timeline", "start", "size"])
 AS_POSTGRES = ("runuser", "-u", "postgres", "--")
 
 
@@ -57,6 +63,10 @@ SELECT json_build_object(
     ) ORDER BY application_name), '[]') FROM pg_stat_replication),
   'slots', (SELECT coalesce(json_agg(json_build_object(
       'name', slot_name, 'active', active, 'wal_status', wal_status,
+      -- Written when the slot is given up, and not again until it is used.
+      'lost_at', CASE WHEN wal_status = 'lost' THEN to_char(
+        (pg_stat_file('pg_replslot/' || slot_name || '/state', true)).modification
+        AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') END,
       'kept_bytes', CASE WHEN pg_is_in_recovery() THEN NULL
         ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint END
     ) ORDER BY slot_name), '[]') FROM pg_replication_slots),
@@ -91,6 +101,7 @@ def look(request):
         "configured": (CONFIG / "postgresql.conf").exists(),
         "access": access(),
         "standby": (DATA / "standby.signal").exists(),
+        "unfinished": STAGE.exists(),
         "running": False,
         "accepts": False,
         "problem": "",
@@ -127,26 +138,30 @@ def access():
 
 
 def control(directory):
-    """Return what pg_controldata says; it reads a file, so the server may be down."""
-    none = {"system_id": "", "timeline": 0, "checksums": False, "limits": {}}
-    if not (directory / "PG_VERSION").exists() or not (BIN / "pg_controldata").exists():
-        return none
-    done = run(BIN / "pg_controldata", "-D", directory)
-    said = dict(line.split(":", 1) for line in done.stdout.splitlines() if ":" in line)
-    if done.returncode != 0 or "Database system identifier" not in said:
-        return none
+    """Return what pg_controldata says of a database; it reads a file, so the server may be down."""
+    said = controldata(directory)
+    if "Database system identifier" not in said:
+        return {"system_id": "", "timeline": 0, "checksums": False, "limits": {}}
     return {
-        "system_id": said["Database system identifier"].strip(),
+        "system_id": said["Database system identifier"],
         # A promotion shows in the second at once, in the first after the next checkpoint.
         "timeline": max(
             int(said["Latest checkpoint's TimeLineID"]),
             int(said["Min recovery ending loc's timeline"]),
         ),
-        "checksums": said["Data page checksum version"].strip() != "0",
+        "checksums": said["Data page checksum version"] != "0",
         "limits": {
             name: int(said[name + " setting"]) for name in ("max_connections", "max_wal_senders")
         },
     }
+
+
+def controldata(directory):
+    if not (directory / "PG_VERSION").exists() or not (BIN / "pg_controldata").exists():
+        return {}
+    lines = run(BIN / "pg_controldata", "-D", directory).stdout.splitlines()
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return {name: value.strip() for name, value in pairs}
 
 
 def listens(address, port):
@@ -156,6 +171,77 @@ def listens(address, port):
     except OSError:
         return False
     return True
+
+
+# Copy
+
+
+def copy_state(request):
+    """Print how far the log of what is here goes, as `Copy` in model/primary.py tells."""
+    segments = written_segments()
+    timeline, end = log_end(segments)
+    ran_as = controldata(DATA).get("Database cluster state", "")
+    state = {
+        "timeline": timeline,
+        "end": end,
+        "oldest": min((segment.start for segment in segments), default=0),
+        # A standby asks for the whole segment in which its log ends.
+        "asks": end - end % segments[-1].size if segments else 0,
+        "forks": forks(timeline),
+        # A copy that has not been started yet has its primary's state, and this label.
+        "followed": ran_as in ("in archive recovery", "shut down in recovery")
+        or (DATA / "backup_label").exists(),
+        # A server that runs deletes files meanwhile, which du says and goes on.
+        "bytes": int(run("du", "--summarize", "--block-size=1", DATA).stdout.split()[0]),
+        "free_bytes": shutil.disk_usage(DATA.parent).free,
+    }
+    print(json.dumps(state))
+
+
+def written_segments():
+    """Return the log's segments in order, without those that are only kept for later use."""
+    segments = []
+    for path in sorted((DATA / "pg_wal").glob("[0-9A-F]" * 24)):
+        timeline, high, low = (int(path.name[at : at + 8], 16) for at in (0, 8, 16))
+        try:
+            with path.open("rb") as file:
+                # The first page says where it belongs (xlog_internal.h, XLogPageHeaderData).
+                page, size = file.read(16), os.fstat(file.fileno()).st_size
+        except FileNotFoundError:
+            continue  # A server that runs removes segments meanwhile.
+        start = (high << 32) + low * size
+        if len(page) == 16 and struct.unpack("=HHIQ", page)[3] == start:
+            segments.append(Segment(path, timeline, start, size))
+    return segments
+
+
+def log_end(segments):
+    """Return the timeline and the end of the last record; 0 where there is none to be read."""
+    if not segments:
+        return 0, 0
+    timeline = segments[-1].timeline
+    # From the segment before: the last one may begin in the middle of its only record.
+    last = [segment.path for segment in segments[-2:] if segment.timeline == timeline]
+    # It fails where the log ends, having said how far it got.
+    said = run(BIN / "pg_waldump", "--stats", *last).stdout
+    found = re.match(r"WAL statistics between \S+ and (\S+):", said)
+    return timeline, position(found[1]) if found else 0
+
+
+def position(lsn):
+    """Return an LSN in bytes since the log's beginning."""
+    high, low = (int(word, 16) for word in lsn.split("/"))
+    return (high << 32) + low
+
+
+def forks(timeline):
+    """Return where each timeline before this one was left, by its number."""
+    history = DATA / "pg_wal" / f"{timeline:08X}.history"
+    found = {}
+    for line in history.read_text().splitlines() if history.exists() else ():
+        if words := line.split("#")[0].split():
+            found[int(words[0])] = position(words[1])
+    return found
 
 
 # SQL
@@ -205,73 +291,135 @@ def make(request):
     Make the data directory, empty or as a copy of the primary's, and the files that Debian expects.
 
     It is made beside its place and moved there when it is whole, so that a run that is cut off
-    leaves either nothing or everything. What lies in place already is never overwritten.
+    leaves either nothing or everything. What lies in place already is only replaced if it is what
+    the request names.
     """
     # A first run whose controller has died may still be at it: wait for it, then look again.
     with Path("/run/tierstack-postgresql.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not has_data():
-            stage(request["source"])
+        clear()
+        try:
+            if not has_data():
+                stage(request["source"])
+                place()
+            elif request["replaces"]:
+                replace(request["source"], request["replaces"])
+        finally:
+            clear()
         if not (CONFIG / "postgresql.conf").exists():
             configure(request["port"])
 
 
-def stage(source):
-    if STAGE.exists():
-        if any(STAGE.iterdir()) and not MARKER.exists():
-            raise AgentError(f"{STAGE} is not ours; move it away, then deploy again")
-        shutil.rmtree(STAGE)
+def clear():
+    """Remove what a run has left half-way."""
+    if not STAGE.exists():
+        return
+    left = [path for path in STAGE.iterdir() if path != MARKER]
+    if left and not MARKER.exists():
+        raise AgentError(f"{STAGE} is not ours; move it away, then deploy again")
+    # The marker last: this may be cut off, too.
+    run("rm", "-rf", *left)
+    shutil.rmtree(STAGE)
+
+
+def replace(source, old):
+    """Put a new copy in place of a standby that cannot follow, which was `old` when it was judged."""
+    make_stage()
+    identify(source)
+    served = not run("systemctl", "is-active", UNIT).returncode
+    # It would take the slot that the new copy is made with.
+    run("systemctl", "stop", UNIT)
+    if not run(*AS_POSTGRES, BIN / "pg_ctl", "status", f"--pgdata={DATA}").returncode:
+        as_postgres("pg_ctl", "stop", f"--pgdata={DATA}", "--mode=fast")  # Not systemd's child.
+    try:
+        if (old["timeline"], old["end"]) != log_end(written_segments()):
+            return  # Another run has replaced it meanwhile, or it follows.
+        gone = STAGE / "old"
+        if old["first"]:
+            DATA.rename(gone)
+            shutil.rmtree(gone)
+        stage(source)
+        if not old["first"]:
+            DATA.rename(old["aside"] or gone)
+        place()
+    finally:
+        # One that does not start yet lacks settings, which come next and start it.
+        if served:
+            run("systemctl", "start", UNIT)
+
+
+def make_stage():
     make_directory(DATA.parent, 0o755)
     make_directory(STAGE, 0o700)
-    try:
-        MARKER.touch()
-        data = STAGE / "data"
-        if source:
-            copy(source, data)
-        else:
-            as_postgres(
-                "initdb",
-                f"--pgdata={data}",
-                "--data-checksums",
-                "--encoding=UTF8",
-                "--locale=C.UTF-8",
-                "--auth-local=peer",
-                "--auth-host=scram-sha-256",
-            )
-        # Debian keeps these under /etc; what is in force must not be looked for here.
-        for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
-            (data / name).unlink(missing_ok=True)
-        if DATA.is_dir():
-            DATA.rmdir()
-        data.rename(DATA)
-        sync(DATA.parent)
-    finally:
-        shutil.rmtree(STAGE, ignore_errors=True)
+    MARKER.touch()
+
+
+def stage(source):
+    make_stage()
+    data = STAGE / "data"
+    if source:
+        copy(source, data)
+    else:
+        as_postgres(
+            "initdb",
+            f"--pgdata={data}",
+            "--data-checksums",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--auth-local=peer",
+            "--auth-host=scram-sha-256",
+        )
+    # Debian keeps these under /etc; what is in force must not be looked for here.
+    for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
+        (data / name).unlink(missing_ok=True)
+
+
+def place():
+    if DATA.is_dir():
+        DATA.rmdir()
+    (STAGE / "data").rename(DATA)
+    sync(DATA.parent)
 
 
 def copy(source, data):
     """Copy a primary, verify the copy and make it a standby."""
-    authority, passwords = STAGE / "ca.crt", STAGE / "pgpass"
-    write(authority, source["ca_certificate"], 0o600)
-    write(passwords, source["pgpass"], 0o600)
-    conninfo = f"{source['conninfo']} sslrootcert={authority} passfile={passwords}"
     as_postgres(
         "pg_basebackup",
         f"--pgdata={data}",
-        f"--dbname={conninfo}",
+        f"--dbname={connection(source)}",
         f"--slot={source['slot']}",
         "--wal-method=stream",
         "--checkpoint=fast",
         "--no-password",
     )
     as_postgres("pg_verifybackup", "-q", data)
-    system_id = control(data)["system_id"]
+    check_identity(source, control(data)["system_id"])
+    write(data / "standby.signal", "", 0o600)
+
+
+def identify(source):
+    """See that the primary answers: what goes first must not go in vain."""
+    options = ["-XAtw", "-c", "IDENTIFY_SYSTEM", f"{connection(source)} replication=true"]
+    done = run(*AS_POSTGRES, "psql", *options)
+    if done.returncode != 0:
+        raise AgentError(f"the primary does not answer: {said_by(done)}")
+    check_identity(source, done.stdout.split("|")[0])
+
+
+def connection(source):
+    """Return libpq's words for a connection to the primary, having written the files that it needs."""
+    authority, passwords = STAGE / "ca.crt", STAGE / "pgpass"
+    write(authority, source["ca_certificate"], 0o600)
+    write(passwords, source["pgpass"], 0o600)
+    return f"{source['conninfo']} sslrootcert={authority} passfile={passwords}"
+
+
+def check_identity(source, system_id):
     if source["system_id"] not in ("", system_id):
         raise AgentError(
-            f"the copy has the system identifier {system_id}, and the primary"
-            f" {source['system_id']}: another server answers at the primary's address"
+            f"what answers at the primary's address has the system identifier {system_id}, and the"
+            f" primary {source['system_id']}: it is another server"
         )
-    write(data / "standby.signal", "", 0o600)
 
 
 CONFIG_TEXT = """\
@@ -364,7 +512,7 @@ def main(request):
     # A terminal's hang-up or a controller that died must not stop a change half-way.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        {"look": look, "make": make, "sql": sql}[request["verb"]](request)
+        {"look": look, "copy": copy_state, "make": make, "sql": sql}[request["verb"]](request)
     except (AgentError, OSError) as problem:
         print(problem, file=sys.stderr)
         sys.exit(1)
