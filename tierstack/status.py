@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from pyinfra_cli.inventory import make_inventory
 
 from tierstack.host_keys import advice
 from tierstack.model import TIERS, Cluster, Host
+from tierstack.model.primary import slot_name
 from tierstack.operations.haproxy import HaproxyStat, Server
 from tierstack.operations.postgres import DbState, look
 from tierstack.operations.remote import RemoteFact, program
@@ -221,14 +222,30 @@ def _judge_db(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Rot
         return Node("db", host.name, "standby", f"{lag:.1f} s behind", notes, good=not notes)
     expected = len(cluster.tier("db")) - 1
     following = sum(standby["state"] == "streaming" for standby in db["standbys"])
-    lost = [slot["name"] for slot in db["slots"] if slot["wal_status"] in ("lost", "unreserved")]
     serves = f"{following} of {expected} standbys follow" if expected else ""
-    notes = ""
-    if following < expected:
-        notes = "a standby is missing"
-    if lost:
-        notes = f"too far behind to catch up: {', '.join(lost)}"
+    lost = _lost_standbys(cluster, host, db["slots"])
+    notes = lost or ("a standby is missing" if following < expected else "")
     return Node("db", host.name, "primary", serves, notes, good=not notes)
+
+
+def _lost_standbys(cluster: Cluster, primary: Host, slots: Sequence[Mapping[str, Any]]) -> str:
+    """Return which standbys cannot catch up or soon could not, since when, and what to type."""
+    names = {slot_name(host.name): host.name for host in cluster.tier("db")}
+    kept = f"{cluster.settings.db.slot_keep_mb} MiB of WAL (db.slot_keep_mb)"
+    notes = []
+    for slot in slots:
+        name = names.get(slot["name"], slot["name"])
+        if slot["wal_status"] == "lost":
+            notes.append(
+                f"{name} is lost since {slot['lost_at']} UTC: it was away for more than {kept}; no row is"
+                f" lost; bring it up, then type: pyinfra {cluster.inventory} deploy.py, which rebuilds it"
+            )
+        elif slot["wal_status"] == "unreserved":
+            notes.append(
+                f"{name} has been away for more than {kept}, and {primary.name} is about to drop what it"
+                " lacks; bring it up now"
+            )
+    return "; ".join(notes)
 
 
 def _judge_cache(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Rotation) -> Node:

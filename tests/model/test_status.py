@@ -114,13 +114,26 @@ def test_two_primaries_are_bad(home: Home) -> None:
 
 
 def test_standby_that_lost_its_place_is_named(home: Home) -> None:
-    """A slot that the primary gave up is named on the primary's line."""
+    """A slot that the primary gave up: which standby, since when, what was lost, what to type."""
+    cluster, said = home.load(), answers()
+    slot = {"name": "tierstack_db2", "wal_status": "lost", "lost_at": "2026-01-31 14:05"}
+    said["db1"]["db"] |= {"standbys": [], "slots": [slot]}
+    assert line(cluster, said, "db1").notes == (
+        "db2 is lost since 2026-01-31 14:05 UTC: it was away for more than 4096 MiB of WAL"
+        " (db.slot_keep_mb); no row is lost; bring it up, then type: pyinfra"
+        f" {home.path / 'prod.py'} deploy.py, which rebuilds it"
+    )
+
+
+def test_standby_that_is_about_to_lose_its_place_is_named(home: Home) -> None:
+    """While it can still catch up, there is something else to do."""
     said = answers()
-    said["db1"]["db"] |= {
-        "standbys": [],
-        "slots": [{"name": "tierstack_db2", "wal_status": "lost"}],
-    }
-    assert line(home.load(), said, "db1").notes == "too far behind to catch up: tierstack_db2"
+    slot = {"name": "tierstack_db2", "wal_status": "unreserved", "lost_at": None}
+    said["db1"]["db"] |= {"standbys": [], "slots": [slot]}
+    assert line(home.load(), said, "db1").notes == (
+        "db2 has been away for more than 4096 MiB of WAL (db.slot_keep_mb), and db1 is about to drop"
+        " what it lacks; bring it up now"
+    )
 
 
 def test_missing_mount_is_bad(home: Home) -> None:
