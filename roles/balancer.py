@@ -16,7 +16,7 @@ from pyinfra.api.facts import FactBase
 from roles import media, web
 from tierstack import hosts
 from tierstack.model import Cluster, Host, Site
-from tierstack.model.sizing import balancer_connections, node_maxconn
+from tierstack.model.sizing import balancer_connections, node_maxconn, upload_connections
 from tierstack.operations.config import Directory, File, Unit, config, template
 from tierstack.operations.haproxy import HaproxyStat, only_nodes
 from tierstack.secrets import Secrets
@@ -29,6 +29,9 @@ _DOWNLOAD_S = 3600
 
 #: How long a visitor waits for a worker when all are busy, in seconds.
 _QUEUE_S = 20
+
+#: How long a visitor may take to send a request's head, in seconds.
+_REQUEST_S = 10
 
 #: How much longer than a request may take HAProxy waits for its answer, in seconds.
 _GRACE_S = 5
@@ -135,6 +138,7 @@ def configuration(cluster: Cluster, host: Host, *, ipv6: bool) -> bytes:
         "balancer/etc/haproxy/tierstack.cfg.j2",
         download_s=_DOWNLOAD_S,
         connections=balancer_connections(cluster, host),
+        request_s=_REQUEST_S,
         queue_s=_QUEUE_S,
         retry_after_s=_RETRY_AFTER_S,
         errors=[(status, title) for status, title, _ in _ERRORS],
@@ -151,6 +155,7 @@ def configuration(cluster: Cluster, host: Host, *, ipv6: bool) -> bytes:
         health_host=name_of(cluster.sites[0]),
         routes=sites if media_nodes else [],
         **_refusals(cluster),
+        uploads=upload_connections(cluster),
         server_s=settings.web.timeout_s + _GRACE_S,
         web_port=settings.web.port,
         web_nodes=[

@@ -12,6 +12,7 @@ from tierstack.operations.haproxy import HaproxyStat, Server, judge
 _STAT = """\
 # pxname,svname,scur,status,lastchg,check_status,check_code,last_chk,addr,
 front,FRONTEND,3,OPEN,,,,,,
+uploads,workers,1,UP,17,,,,unix,
 web,web1,2,UP,17,L7OK,200,,10.0.0.11:8080,
 web,web2,0,DOWN,4,* L4CON,,Connection refused,10.0.0.12:8080,
 web,BACKEND,2,UP,17,,,,,
@@ -40,6 +41,14 @@ def test_every_web_host_is_a_server(home: Home) -> None:
         "server web1 10.0.0.11:8080 maxconn 9",
         "server web2 10.0.0.12:8080 maxconn 9",
     ]
+
+
+def test_uploads_leave_workers_to_pages(home: Home) -> None:
+    """Large bodies that still arrive get a third of what all web hosts take at once, and never none."""
+    server = "server workers abns@tierstack-uploads send-proxy-v2 maxconn {}"
+    assert server.format(6) in _section(home, "backend uploads")
+    home.group("web", "workers = 2")
+    assert server.format(1) in _section(home, "backend uploads")
 
 
 def test_files_go_to_the_media_hosts(home: Home) -> None:

@@ -207,7 +207,9 @@ class WebSettings(_Settings):
         default=60, description="Longest that a request may take, in seconds."
     )
     upload_mb: Annotated[int, Field(ge=1)] = Field(
-        default=100, description="Largest request body, in MiB."
+        default=100,
+        description="Largest request body, in MiB. A body may take its time: all of a form, or the"
+        " first 16 KiB of an upload, has to arrive within 10 s, the rest by 500 bytes a second.",
     )
 
 

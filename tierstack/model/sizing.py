@@ -96,6 +96,15 @@ def node_maxconn(cluster: Cluster, host: Host) -> int:
     return max(1, (web_workers(cluster, host) - 1) // balancers)
 
 
+def upload_connections(cluster: Cluster) -> int:
+    """
+    Return how many large bodies one balancer lets arrive at workers at once: a third of its requests.
+
+    So pages go on while slow senders hold theirs, even when one of two web hosts is away.
+    """
+    return max(1, sum(node_maxconn(cluster, node) for node in cluster.tier("web")) // 3)
+
+
 def postgres_memory(cluster: Cluster, host: Host) -> PostgresMemory:
     """
     Divide a database host's memory share.

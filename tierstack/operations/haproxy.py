@@ -130,7 +130,12 @@ class HaproxyStat(FactBase[list[Server]]):
 
     def process(self, output: list[str]) -> list[Server]:
         rows = csv.DictReader(line.removeprefix("# ") for line in output if line)
-        return [_server(row) for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")]
+        # Beside the hosts there are sums, and the way of uploads through HAProxy itself.
+        return [
+            _server(row)
+            for row in rows
+            if row["svname"] not in ("FRONTEND", "BACKEND") and row["addr"] != "unix"
+        ]
 
 
 def _server(row: Mapping[str, str]) -> Server:
