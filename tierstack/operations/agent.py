@@ -149,11 +149,20 @@ def apply(request):
             error += "\n" + journal(action["unit"])
             restore(backup)
             run("systemctl daemon-reload")
-            if action["undo"]:
-                run(action["undo"])
-            return fail(error, "the old configuration is back in place")
+            undone = run(action["undo"], TIERSTACK_UNDO="yes")
+            return fail(error, state_after(action, undone))
     write_stamp(name, want)
     return 0
+
+
+def state_after(action, problem):
+    """Return in what state the old configuration is, and what to do."""
+    state = "the old configuration is back in place"
+    if not action["unit"]:
+        return state
+    if action["undo"]:
+        state += ", and does not run either" if problem else " and runs"
+    return "%s; look: journalctl -u %s, mend it, and deploy again" % (state, action["unit"])
 
 
 def is_unit_file(path):
