@@ -45,6 +45,7 @@ def prepare_run(cluster: Cluster, group_data: Mapping[str, Mapping[str, Any]]) -
         """Set the run up; only now is there an inventory, and does the state take handlers."""
         _replace_group_data(inventory, group_data, ssh_defaults(cluster.inventory))
         set_up(inventory, *arguments, **options)
+        _keep_order(state, inventory, [host.name for host in cluster.hosts])
         if pyinfra.is_cli:
             state.add_callback_handler(_Advice(cluster))
 
@@ -101,6 +102,20 @@ def _replace_group_data(
     inventory.data = {**defaults, **own.get("all", {})}
     for name in inventory.group_data:
         inventory.group_data[name] = dict(own.get(name, {}))
+
+
+def _keep_order(state: State, inventory: Inventory, names: list[str]) -> None:
+    """
+    Have hosts taken in the inventory's order.
+
+    pyinfra keeps them in a set: a roll would begin with any of them, and stop at a broken one
+    before or after the others.
+    """
+
+    def in_order() -> list[PyinfraHost]:
+        return sorted(state.active_hosts, key=lambda host: names.index(host.name))
+
+    inventory.get_active_hosts = in_order  # type: ignore[method-assign]  # nowhere else to say it
 
 
 class _Advice(BaseStateCallback):
