@@ -239,6 +239,28 @@ def test_site_is_refused(home: Home, change: tuple[str, str], message: str) -> N
     assert lines == [ONE, message]
 
 
+def test_requirement_that_needs_a_program_is_refused(home: Home) -> None:
+    """A line that pip fetches by git, where no web host gets git: what to write (addons-server#2300)."""
+    (home.path / "blog" / "requirements.txt").write_text(
+        "Django==5.2 \\\n    --hash=sha256:00\n# git+https://a.test/no.git\n-r more/all.txt\n"
+        "win @ git+https://a.test/win.git ; sys_platform == 'win32'\nold @ hg+https://a.test/old\n"
+    )
+    (home.path / "blog" / "more").mkdir()
+    (home.path / "blog" / "more" / "all.txt").write_text(
+        "-r ../requirements.txt\n-e git+ssh://git:secret@a.test/x.git@v1#egg=x # ours\n"
+    )
+    home.group("all", SITES.replace("domains=", 'packages=["gdal-bin"], domains='))
+    every = 'write packages=["gdal-bin", "mercurial", "git"]'
+    assert home.refusal() == [
+        "prod.py: 2 errors, no host was touched",
+        f"sites[0].packages: more/all.txt, line 2: pip needs git on every web host for that; {every}",
+        "sites[0].packages: requirements.txt, line 6: pip needs mercurial on every web host for that;"
+        f" {every}",
+    ]
+    home.group("all", SITES.replace("domains=", 'packages=["git", "mercurial"], domains='))
+    assert home.load().sites
+
+
 def test_manage_py_is_found_for_the_user(home: Home) -> None:
     """A project in a sub-folder: the message names the folder (heroku-buildpack-python#637)."""
     home.project("blog", at="src")

@@ -187,8 +187,9 @@ def _web_release() -> dict[str, Any]:
         ),
         (
             "ERROR: Can't verify hashes for these requirements because we don't have a way to hash"
-            " version control repositories:\n    git+https://a.test/x.git (from -r requirements.txt (line 5))",
-            "git+https://a.test/x.git",
+            " version control repositories:\n    x@ git+https://a.test/x.git from git+https://a.test/x.git"
+            " (from -r requirements.txt (line 5))",
+            "x@ git+https://a.test/x.git",
         ),
         (
             "Collecting Django<5.3 (from -r requirements.txt (line 1))\nCollecting x@ git+https://a.test/x.git\n"
@@ -201,3 +202,11 @@ def _web_release() -> dict[str, Any]:
 def test_failing_requirement_is_named(said: str, named: str) -> None:
     """Of pip's words, the requirement that it stumbles over is named."""
     assert _web_release()["failing_requirement"](said) == named
+
+
+def test_passwords_in_requirements_are_not_shown() -> None:
+    """pip repeats a line from git as it stands: what logs in there is hidden."""
+    without = _web_release()["without_passwords"]
+    assert without("x@ git+https://me:s3cret@a.test/x.git") == "x@ git+https://****@a.test/x.git"
+    assert without("git+https://t0ken@a.test/x@v1") == "git+https://****@a.test/x@v1"
+    assert without("git+ssh://git@a.test/x.git") == "git+ssh://git@a.test/x.git"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from pathlib import Path
 
 from tierstack.model.check_hosts import check_hosts
@@ -11,6 +12,7 @@ from tierstack.model.cluster import FIRST_SITE_UID, Cluster, Site, derive_flows
 from tierstack.model.errors import InventoryError, Mistake
 from tierstack.model.ports import check_ports
 from tierstack.model.raw import RawInventory
+from tierstack.model.requirements import fetched_lines
 from tierstack.model.settings import Settings, SiteSettings
 from tierstack.model.sizing import check_capacity
 
@@ -116,6 +118,21 @@ def _check_source(site: SiteSettings, source: Path, where: str, mistakes: list[M
                 f"no {site.requirements} in {source}; write the name of the file that pip should read",
             )
         )
+    _check_tools(site, source, where, mistakes)
+
+
+def _check_tools(site: SiteSettings, source: Path, where: str, mistakes: list[Mistake]) -> None:
+    """Refuse requirements that pip fetches by a program that no web host gets."""
+    lines: dict[str, str] = {}
+    for file, number, package in fetched_lines(source, site.requirements):
+        lines.setdefault(package, f"{file}, line {number}")
+    for package, line in lines.items():
+        if package not in site.packages:
+            every = json.dumps(
+                [*site.packages, *(name for name in lines if name not in site.packages)]
+            )
+            what = f"{line}: pip needs {package} on every web host for that; write packages={every}"
+            mistakes.append(Mistake(f"{where}.packages", what))
 
 
 def _check_clear_text(cluster: Cluster) -> list[Mistake]:
