@@ -171,6 +171,10 @@ def _web_release() -> dict[str, Any]:
             "django=5",
         ),
         (
+            "ERROR: Invalid requirement: 'x @ git+file:///srv/x' (from line 5 of requirements.txt)",
+            "x @ git+file:///srv/x",
+        ),
+        (
             "  error: subprocess-exited-with-error\n  ERROR: Failed building wheel for mysqlclient\n"
             "Failed to build mysqlclient",
             "mysqlclient",
