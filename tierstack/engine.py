@@ -14,7 +14,6 @@ from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import ctx_config, ctx_state
-from pyinfra_cli.inventory import make_inventory
 
 from tierstack.host_keys import advice, ssh_defaults
 from tierstack.model import Cluster
@@ -66,6 +65,9 @@ def connector_arguments(host: PyinfraHost, **given: Any) -> dict[str, Any]:
 
 def ssh_data(cluster: Cluster) -> dict[str, dict[str, Any]]:
     """Return pyinfra's `ssh_*` data of each host of an inventory, by name; no host is asked."""
+    # Its import puts greenlets in place of the process's threads.
+    from pyinfra_cli.inventory import make_inventory
+
     state = State()
     with ctx_state.use(state):
         inventory = make_inventory(str(cluster.inventory))
