@@ -297,7 +297,7 @@ class Plan:
         for host in self.hosts:
             if not host.steps:
                 continue
-            what = f", to be set up: {_count(len(host.steps), 'operation')}" if host.new else ""
+            what = f", to be set up: {count(len(host.steps), 'operation')}" if host.new else ""
             lines.append(f"{host.name} ({', '.join(host.tiers)}){what}")
             for step in host.steps:
                 lines.append(
@@ -315,19 +315,19 @@ class Plan:
         old = [host for host in self.hosts if not host.new]
         parts = []
         if new := [host.name for host in self.hosts if host.new]:
-            parts.append(f"{_count(len(new), 'host')} set up")
+            parts.append(f"{count(len(new), 'host')} set up")
         for tier in TIERS:
             touched = sum(host.tiers[0] == tier and _beyond_rules(host) for host in old)
             word = "balancer" if tier == "balancer" else f"{tier} host"
-            parts += [_count(touched, word)] if touched else []
+            parts += [count(touched, word)] if touched else []
         parts += _rule_counts(old)
         names = {host.name for host in self.hosts}
         gone = {node for host in self.hosts for step in host.steps for node in step.drains} - names
         lead = "a new cluster: " if len(new) == len(self.hosts) else ""
         if new and not lead:
-            lead = f"adding {_listed(new)}: "
+            lead = f"adding {listed(new)}: "
         if gone:
-            lead = f"removing {_listed(sorted(gone))}" + (f", {lead}" if lead else ": ")
+            lead = f"removing {listed(sorted(gone))}" + (f", {lead}" if lead else ": ")
         return lead + "; ".join([", ".join(parts) or "no file", *self._service(old, names)])
 
     def _service(self, old: Sequence[HostPlan], names: Collection[str]) -> list[str]:
@@ -342,14 +342,14 @@ class Plan:
             # The firewall's reload is what its rules are counted for.
             if action != "restart":
                 found.pop("tierstack-firewall", None)
-            where = [f"{unit} on {_listed(hosts)}" for unit, hosts in sorted(found.items())]
+            where = [f"{unit} on {listed(hosts)}" for unit, hosts in sorted(found.items())]
             if where:
                 said.append(f"{action}s {', '.join(where)}")
             elif action == "restart" and old:
                 said.append("restarts nothing that serves")
         drained = {node for host in old for step in host.steps for node in step.drains}
         if stay := sorted(drained & set(names)):
-            said.append(f"drains {_listed(stay)}" + (", one after the other" if stay[1:] else ""))
+            said.append(f"drains {listed(stay)}" + (", one after the other" if stay[1:] else ""))
         unsure = {
             step.operation: step.condition for h in self.hosts for step in h.steps if step.condition
         }
@@ -379,14 +379,16 @@ def _rule_counts(hosts: Iterable[HostPlan]) -> list[str]:
                 differ[file.path] = file.rules, max(len(come), len(go))
         for rules, number in differ.values():
             counts[rules] = counts.get(rules, 0) + number
-    return [_count(n, rules.one, rules.many) for rules, n in counts.items() if n]
+    return [count(n, rules.one, rules.many) for rules, n in counts.items() if n]
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names as in a sentence: "a, b and c"."""
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _count(number: int, one: str, many: str = "") -> str:
+def count(number: int, one: str, many: str = "") -> str:
+    """Return a number and what it counts: "1 host", "2 hosts"."""
     return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
@@ -399,10 +401,8 @@ def _step_lines(step: Step, diff: bool, secrets: Collection[str]) -> list[str]:
         details = [file.rights] if file.rights else []
         if file.rules:
             come, go = file.rule_changes(file.old)
-            details += (
-                [f"{_count(len(come), file.rules.one, file.rules.many)} more"] if come else []
-            )
-            details += [f"{_count(len(go), file.rules.one, file.rules.many)} less"] if go else []
+            details += [f"{count(len(come), file.rules.one, file.rules.many)} more"] if come else []
+            details += [f"{count(len(go), file.rules.one, file.rules.many)} less"] if go else []
         line = f"{_SIGNS[file.change]} {file.path}"
         lines.append(f"{line} ({', '.join(details)})" if details else line)
         if diff:

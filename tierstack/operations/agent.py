@@ -10,6 +10,7 @@ nothing but Debian's python3.
 """
 
 import base64
+import fcntl
 import grp
 import hashlib
 import json
@@ -23,6 +24,7 @@ import sys
 import tempfile
 
 STAMPS = "/var/lib/tierstack"
+LOCK = "/run/tierstack/work.lock"
 
 
 def main(request):
@@ -34,7 +36,11 @@ def main(request):
     if request["verb"] == "read":
         print(json.dumps({"known": os.path.isdir(STAMPS), "contents": contents(request["paths"])}))
         return 0
-    return apply(request)
+    os.makedirs(os.path.dirname(LOCK), exist_ok=True)
+    # What a run that was cut off has left at work here ends first; the lock ends with it.
+    with open(LOCK, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return apply(request)
 
 
 def look(request):
@@ -124,10 +130,14 @@ def apply(request):
     """
     name, want = request["stamp"]["name"], request["stamp"]["want"]
     entries = request["entries"]
-    error = check_staged(entries, request["check_staged"])
+    try:
+        error = check_staged(entries, request["check_staged"])
+        if not error:
+            write_stamp(name, request["stamp"]["during"])
+    except OSError as problem:
+        error = str(problem)
     if error:
         return fail(error, "nothing was changed")
-    write_stamp(name, request["stamp"]["during"])
     backup = {}
     try:
         for entry in entries:
@@ -137,8 +147,12 @@ def apply(request):
     except OSError as problem:
         error = str(problem)
     if error:
-        restore(backup)
-        write_stamp(name, request["stamp"]["was"])
+        try:
+            restore(backup)
+            write_stamp(name, request["stamp"]["was"])
+        except OSError as problem:
+            state = "what runs was told nothing, but not all files are the old ones: %s" % problem
+            return fail(error, state)
         return fail(error, "the old configuration is back in place and still serves")
     if any(is_unit_file(entry["path"]) for entry in entries):
         run("systemctl daemon-reload")

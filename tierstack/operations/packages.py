@@ -14,7 +14,7 @@ from pyinfra import host
 from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
 
-from tierstack.model.plan import Effect
+from tierstack.model.plan import Effect, listed
 from tierstack.operations.foreseen import Foreseen
 
 
@@ -53,9 +53,13 @@ dpkg --configure -a
 if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mtime -1 2>/dev/null)" ]; then
     apt-get $options update
 fi
-apt-get $options --no-install-recommends install {packages} || {{
-    apt-get $options update
+install() {{
     apt-get $options --no-install-recommends install {packages}
+}}
+install || {{ apt-get $options update && install; }} || {{
+    echo "tierstack: {names} cannot be installed, as apt says above; look whether this host reaches" \
+        "its package sources (apt-get update), and deploy again; nothing that serves was changed." >&2
+    exit 1
 }}
 """
 
@@ -72,5 +76,5 @@ def packages(names: Sequence[str], before: str = "") -> Generator[Foreseen, None
     """
     missing = host.get_fact(MissingPackages, packages=sorted(names))
     if missing:
-        script = before + _INSTALL.format(packages=" ".join(missing))
+        script = before + _INSTALL.format(packages=" ".join(missing), names=listed(missing))
         yield Foreseen("sh", effect=Effect(packages=tuple(missing)), _stdin=script)
