@@ -10,11 +10,13 @@ import click
 import pyinfra
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.config import Config
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import ctx_config, ctx_state
 
+from tierstack.connection import Heartbeat, login
 from tierstack.host_keys import advice, ssh_defaults
 from tierstack.model import Cluster
 
@@ -30,6 +32,10 @@ def prepare_run(cluster: Cluster, group_data: Mapping[str, Mapping[str, Any]]) -
     Args:
         cluster: the cluster that the run is for.
         group_data: group name to its settings, from the directory whose `group_data/` counts.
+
+    Raises:
+        PyinfraError: when pyinfra sets the run up: it would reach no host, or would not stop at a
+            host that fails.
     """
     # A host that fails stops the tiers behind it. In an inventory file this still reaches the
     # run's own configuration; in deploy.py it would change a copy.
@@ -39,14 +45,25 @@ def prepare_run(cluster: Cluster, group_data: Mapping[str, Mapping[str, Any]]) -
         return
     state = ctx_state.get()
     set_up = state.init
+    deploys = bool(_deploy_files())
+    handlers: list[BaseStateCallback] = []
+    if pyinfra.is_cli:
+        handlers += [_Advice(cluster), Heartbeat()]
+        if not isinstance(state, Rehearsal):
+            # Its import puts greenlets in place of a process's threads; here they are already.
+            from tierstack.summary import RunEnd
+
+            file = str(_options()["inventory"]) if deploys else ""
+            handlers.append(RunEnd(cluster, state, file))
 
     def init(inventory: Inventory, *arguments: Any, **options: Any) -> None:
         """Set the run up; only now is there an inventory, and does the state take handlers."""
+        _refuse_options(cluster, deploys=deploys, limit=options.get("initial_limit"))
         _replace_group_data(inventory, group_data, ssh_defaults(cluster.inventory))
         set_up(inventory, *arguments, **options)
         _keep_order(state, inventory, [host.name for host in cluster.hosts])
-        if pyinfra.is_cli:
-            state.add_callback_handler(_Advice(cluster))
+        for handler in handlers:
+            state.add_callback_handler(handler)
 
     state.init = init
 
@@ -84,12 +101,37 @@ def deploys_with_secrets() -> bool:
 
     Others, such as `tasks/drain.py`, must work on a night when the password store is locked.
     """
-    context = click.get_current_context(silent=True) if pyinfra.is_cli else None
-    operations = context.params.get("operations", ()) if context else ()
-    files = [Path(name) for name in operations if str(name).endswith(".py")]
     return any(
-        "load_secrets" in file.read_text(encoding="utf-8") for file in files if file.is_file()
+        "load_secrets" in file.read_text(encoding="utf-8")
+        for file in _deploy_files()
+        if file.is_file()
     )
+
+
+def _deploy_files() -> list[Path]:
+    """Return the deploy files that this run of pyinfra is of; none for a single command."""
+    return [Path(name) for name in _options().get("operations", ()) if str(name).endswith(".py")]
+
+
+def _options() -> dict[str, Any]:
+    """Return what pyinfra's command line says; {} where it is not pyinfra's."""
+    context = click.get_current_context(silent=True) if pyinfra.is_cli else None
+    return context.params if context else {}
+
+
+def _refuse_options(cluster: Cluster, *, deploys: bool, limit: list[PyinfraHost] | None) -> None:
+    """Refuse what pyinfra would end with exit status 0 though nothing, or half of it, was done."""
+    if limit == []:
+        raise PyinfraError(
+            "--limit and --exclude leave no host; name hosts or tiers of the inventory:"
+            f" {', '.join(host.name for host in cluster.hosts)}"
+        )
+    for option in ("no_wait", "serial"):
+        if deploys and _options().get(option):
+            raise PyinfraError(
+                f"--{option.replace('_', '-')}: a tier is only changed once the one before it"
+                " answers, on all of its hosts; leave the option out"
+            )
 
 
 def _replace_group_data(
@@ -135,12 +177,10 @@ class _Advice(BaseStateCallback):
         tier = self._cluster.host(name).tiers[0]
         index = self._cluster.tier(tier).index(self._cluster.host(name))
         target = host.data.get("ssh_hostname") or name
-        user = host.data.get("ssh_user")
-        port = f"-p {host.data.ssh_port} " if host.data.get("ssh_port") else ""
         click.secho(
             f"{name} does not let us in at {target}; no host was changed. Is it up, and is its line"
             f" right ({tier}[{index}]: address, ssh_hostname, ssh_user, ssh_key)?"
-            f" Type: ssh {port}{f'{user}@' if user else ''}{target}",
+            f" Type: {login(host)}",
             fg="yellow",
             err=True,
         )

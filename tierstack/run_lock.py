@@ -1,7 +1,8 @@
 """One run at a time on a host: a lock that is held by the run's own connection.
 
 It ends with the connection, so a run that was killed leaves none behind; one whose controller has
-vanished from the network loses it when it has not been heard of for a minute.
+vanished from the network loses it when it has not been heard of for 45 s: by then it has given the
+host up (connection.py). The next run waits for that.
 """
 
 from __future__ import annotations
@@ -32,22 +33,25 @@ _HOLDER = """
 import fcntl, os, select, sys, time
 os.makedirs("/run/tierstack", exist_ok=True)
 lock = open("/run/tierstack/run.lock", "a+")
-for patience in range(15):
+tries = 0
+while True:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         break
     except BlockingIOError:
-        time.sleep(0.2)  # a run that has just ended is still on its way out
-else:
-    lock.seek(0)
-    print("held " + lock.read(), flush=True)
-    sys.exit()
+        # A run that has just ended is still on its way out; one that has fallen silent is let go.
+        if tries > 15 and time.time() - os.fstat(lock.fileno()).st_mtime < 15:
+            lock.seek(0)
+            print("held " + lock.read(), flush=True)
+            sys.exit()
+        tries += 1
+        time.sleep(0.2)
 lock.truncate(0)
 lock.write(sys.argv[1])
 lock.flush()
 print("ours", flush=True)
-while select.select([0], [], [], 60)[0] and os.read(0, 99):
-    pass
+while select.select([0], [], [], 45)[0] and os.read(0, 99):
+    os.utime(lock.fileno())
 """
 
 #: Connections that hold a lock; they end with this process.
@@ -78,7 +82,7 @@ def _lock(host: Host) -> str:
         how.pop(handled, None)
     command = StringCommand(shlex.join(["python3", "-c", _HOLDER, _me()]))
     text = make_unix_command_for_host(state, host, command, **how).get_raw_value()
-    channels = client.exec_command(text, timeout=30)
+    channels = client.exec_command(text, timeout=60)
     answer = channels[1].readline().strip()
     if answer == "ours":
         _held.append(channels)

@@ -515,3 +515,32 @@ def _require(home: Home, versions: str) -> None:
     text = file.read_text(encoding="utf-8")
     text = text.replace("cluster(__file__)", f'cluster(__file__, requires="{versions}")')
     file.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--limit", "web9"],
+            "--limit and --exclude leave no host; name hosts or tiers of the inventory:"
+            " lb1, web1, web2, db1, db2, cache1, media1",
+        ),
+        (
+            ["--no-wait"],
+            "--no-wait: a tier is only changed once the one before it answers, on all of its hosts;"
+            " leave the option out",
+        ),
+        (
+            ["--serial"],
+            "--serial: a tier is only changed once the one before it answers, on all of its hosts;"
+            " leave the option out",
+        ),
+    ],
+    ids=["limit", "no-wait", "serial"],
+)
+def test_options_that_hide_a_failure_are_refused(home: Home, options: list[str], said: str) -> None:
+    """What pyinfra would end with status 0, though little or nothing was done, is not begun."""
+    done = pyinfra(home.path / "prod.py", "deploy.py", "-y", *options)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Connecting to hosts" not in done.stderr

@@ -15,13 +15,23 @@ from pyinfra import host, logger, state
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.operation import operation
 
+#: Names of the gates of this run: they change nothing, and so are no steps of a host.
+gates: set[str] = set()
+
 
 class Refuse(PyinfraCommand):
-    """A command that only fails, with a sentence."""
+    """
+    A command that only fails, with a sentence.
 
-    def __init__(self, sentence: str) -> None:
+    Args:
+        sentence: what it says.
+        left_out: whether the reason is another host that has failed.
+    """
+
+    def __init__(self, sentence: str, *, left_out: bool = False) -> None:
         super().__init__()
         self.sentence = sentence
+        self.left_out = left_out
 
     def __repr__(self) -> str:
         return f"Refuse({self.sentence!r})"
@@ -48,22 +58,31 @@ def failed_hosts() -> list[str]:
     return sorted(failing | {failed.name for failed in state.failed_hosts})
 
 
-@operation()
 def gate(
-    before: str, answers: Callable[[], str] | None = None, deadline_s: int = 60
-) -> Generator[PyinfraCommand, None, None]:
+    name: str, before: str, answers: Callable[[], str] | None = None, deadline_s: int = 60
+) -> None:
     """
     Go on only if no host has failed and this host's tier answers.
 
     Args:
+        name: what is so behind the gate: "The db tier answers".
         before: what comes next, for the message: "the web tier".
         answers: called on each host until it returns "" (fine); else what is missing. It may only
             read: a gate changes nothing.
         deadline_s: how long to ask before giving up, in seconds.
     """
+    gates.add(name)
+    _gate(name=name, before=before, answers=answers, deadline_s=deadline_s)
+
+
+@operation()
+def _gate(
+    before: str, answers: Callable[[], str] | None, deadline_s: int
+) -> Generator[PyinfraCommand, None, None]:
     failed = failed_hosts()
     if failed:
-        yield Refuse(f"not started: {before}, because {', '.join(failed)} failed; see above")
+        sentence = f"not started: {before}, because {', '.join(failed)} failed; see above"
+        yield Refuse(sentence, left_out=True)
         return
     if executing() and (missing := wait_for(answers, deadline_s)):
         yield Refuse(f"{host.name}: {missing}; not started: {before}")

@@ -24,6 +24,8 @@ class _OverNewConnection(PyinfraCommand):
         super().__init__()
         self.command = command
         self.refused = refused
+        #: Why it has failed.
+        self.sentence = ""
         #: For `tierstack plan`: what the command keeps has been told by who has made it.
         self.effect = Effect()
 
@@ -39,7 +41,8 @@ class _OverNewConnection(PyinfraCommand):
                 StringCommand(self.command), **connector_arguments
             )
         except ConnectError as error:
-            logger.error(f"{host.print_prefix}{host.name}: {self.refused} ({error})")
+            self.sentence = f"{host.name}: {self.refused} ({error})"
+            logger.error(f"{host.print_prefix}{self.sentence}")
             return False
         finally:
             if client := getattr(connector, "client", None):

@@ -101,7 +101,8 @@ def rolled_config(
         failed = [name for name in failed_hosts() if name not in _left_out]
         if failed:
             _left_out.add(host.name)
-            yield Refuse(f"{host.name} {state}: not changed, because {', '.join(failed)} failed")
+            sentence = f"{host.name} {state}: not changed, because {', '.join(failed)} failed"
+            yield Refuse(sentence, left_out=True)
             return
         if isinstance(command, Foreseen) and any(
             action in ("reload", "restart") for action, _ in command.effect.units
