@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,6 +113,25 @@ class Operator:
     def deploy(self, *arguments: str, timeout_s: int = 900) -> Deploy:
         """Run `pyinfra INVENTORY deploy.py -y`."""
         return self.run_file("deploy.py", *arguments, timeout_s=timeout_s)
+
+    def deploy_meeting(
+        self, line: str, event: Callable[[subprocess.Popen[str]], object], timeout_s: int = 300
+    ) -> Deploy:
+        """Deploy; once pyinfra says a line with this in it, the event happens to its process."""
+        command = [str(BIN / "pyinfra"), str(self.inventory), "deploy.py", "-y", "--json"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        said = ""
+        with subprocess.Popen(command, cwd=ROOT, **pipes) as run:  # type: ignore[call-overload]
+            patience = threading.Timer(timeout_s, run.kill)
+            patience.start()
+            for text in run.stderr:
+                if line in text and line not in said:
+                    event(run)
+                said += text
+            out = run.stdout.read()
+            patience.cancel()
+        assert line in said, said[-4000:]
+        return Deploy(run.returncode, out, said)
 
     def run_file(self, file: str | Path, *arguments: str, timeout_s: int = 900) -> Deploy:
         """Run pyinfra with any deploy file."""
