@@ -16,7 +16,7 @@ from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import ctx_config, ctx_state
 
-from tierstack.connection import Heartbeat, login
+from tierstack.connection import Heartbeat, Undelayed, login
 from tierstack.host_keys import advice, ssh_defaults
 from tierstack.model import Cluster
 
@@ -48,7 +48,7 @@ def prepare_run(cluster: Cluster, group_data: Mapping[str, Mapping[str, Any]]) -
     deploys = bool(_deploy_files())
     handlers: list[BaseStateCallback] = []
     if pyinfra.is_cli:
-        handlers += [_Advice(cluster), Heartbeat()]
+        handlers += [_Advice(cluster), Undelayed(), Heartbeat()]
         if not isinstance(state, Rehearsal):
             # Its import puts greenlets in place of a process's threads; here they are already.
             from tierstack.summary import RunEnd

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +88,28 @@ def test_outer_address_is_not_believed(operator: Operator) -> None:
     door = Door(operator.door.address, operator.door.domain, tls=False)
     answer = door.ask("/", headers={"X-Forwarded-Proto": "https"})
     assert answer.status == 301
+
+
+_UNDELAYED = """
+import socket
+from pyinfra import host
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.operations import server
+
+connection = host.connector.client.get_transport().sock
+if not connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY):
+    raise PyinfraError(f"{host.name} waits for acknowledgements")
+server.shell(name="The file was read", commands=["true"])
+"""
+
+
+def test_connections_send_at_once(operator: Operator, tmp_path: Path) -> None:
+    """No command waits for the acknowledgement of the one before: whatever file pyinfra runs."""
+    file = tmp_path / "undelayed.py"
+    file.write_text(_UNDELAYED, encoding="utf-8")
+    done = operator.run_file(file)
+    assert done.status == 0, done.said[-3000:]
+    assert done.results["totals"]["success"] == len(operator.cluster().hosts)
 
 
 def test_second_run_changes_nothing(operator: Operator) -> None:
