@@ -54,7 +54,7 @@ def deploy(cluster: Cluster, host: Host) -> None:
     """Bring a host to the state that every tier builds on."""
     packages(
         name="Packages of this host's tiers are installed",
-        names=needed_packages(cluster, host, hosts.facts(host.name)["container"]),
+        missing=hosts.facts(host.name)["packages"]["missing"],
         before=_NO_DEFAULT_CLUSTER if "db" in host.tiers else "",
     )
     # Accounts and kernel settings first: files of the tiers belong to these accounts, and

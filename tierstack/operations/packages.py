@@ -7,34 +7,12 @@ its distribution's configuration, before ours and the firewall are in place.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Generator, Sequence
 
-from pyinfra import host
-from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
 
 from tierstack.model.plan import Effect, listed
 from tierstack.operations.foreseen import Foreseen
-
-
-class MissingPackages(FactBase[list[str]]):
-    """Those of the given Debian packages that are not installed."""
-
-    def command(self, packages: list[str]) -> str:
-        names = " ".join(shlex.quote(package) for package in packages)
-        return (
-            f"for p in {names}; do dpkg-query -W -f='${{db:Status-Status}}' $p 2>/dev/null"
-            " | grep -qx installed || echo $p; done"
-        )
-
-    @staticmethod
-    def default() -> list[str]:
-        return []
-
-    def process(self, output: list[str]) -> list[str]:
-        return [line for line in output if line]
-
 
 # dpkg asks /usr/sbin/policy-rc.d before it starts a service (Debian policy, invoke-rc.d); one that
 # the administrator has put there is left alone, one that a killed run of ours left is not. A list younger than a day is not fetched again, but
@@ -65,16 +43,15 @@ install || {{ apt-get $options update && install; }} || {{
 
 
 @operation()
-def packages(names: Sequence[str], before: str = "") -> Generator[Foreseen, None, None]:
+def packages(missing: Sequence[str], before: str = "") -> Generator[Foreseen, None, None]:
     """
     Install Debian packages; their services are neither started nor restarted.
 
     Args:
-        names: package names.
+        missing: names of those that are not installed, as the host said at the start of the run.
         before: shell command to run first when something is missing, e.g. to write a
             configuration that a package reads while it is installed.
     """
-    missing = host.get_fact(MissingPackages, packages=sorted(names))
     if missing:
         script = before + _INSTALL.format(packages=" ".join(missing), names=listed(missing))
         yield Foreseen("sh", effect=Effect(packages=tuple(missing)), _stdin=script)
