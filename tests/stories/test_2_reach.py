@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.operator import Operator, assert_nothing_changed, wait_until
 
 
@@ -12,6 +14,22 @@ def test_services_listen_on_their_cluster_address_only(operator: Operator) -> No
         listening = operator.ask(host, f"ss -Hltn 'sport = :{port}' | awk '{{print $4}}' | sort")
         assert set(listening.split()) <= {f"{address}:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"}
         assert f"{address}:{port}" in listening
+
+
+_GREETED = """
+import socket
+waiting = [socket.create_connection(("{address}", {port}), 5) for _ in range(60)]
+print(sum(one.recv(4) == b"SSH-" for one in waiting))
+"""
+
+
+def test_all_web_hosts_may_mount_at_once(operator: Operator) -> None:
+    """The export turns nobody away while many have connected and not yet logged in."""
+    cluster = operator.cluster()
+    if cluster.settings.media.share != "sshfs":
+        pytest.skip("MEDIA_ROOT is shared over NFS here")
+    export = {"address": cluster.exporter.address, "port": cluster.settings.media.share_port}
+    assert operator.ask("web1", "python3 -", given=_GREETED.format(**export)) == "60"
 
 
 def test_row_written_on_the_primary_is_read_on_the_standby(operator: Operator) -> None:
