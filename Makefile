@@ -29,9 +29,9 @@ test-quick: tools
 lint: tools
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
-# What a test run that was cut off has left (tests/stories/conftest.py, tests/vm/conftest.py).
+# What a test run that was cut off has left (tests/stories, tests/vm, tests/ladder).
 labs-down:
-	@for lab in test-lab test-vm-lab; do \
+	@for lab in test-lab test-vm-lab test-ladder-lab; do \
 		TIERSTACK_LAB_DIR=/var/lib/tierstack-$$lab .venv/bin/tierstack lab down; done
 
 clean:

@@ -117,7 +117,7 @@ def _inventory(
     groups = {tier: [host.name for host in cluster.tier(tier)] for tier in tiers} | {
         "primary": [primary.name],
         "standbys": [host.name for host in standbys],
-        "exporter": [cluster.exporter.name],
+        "exporter": [cluster.media_home.name],
     }
     variables = {
         "ansible_user": "root",

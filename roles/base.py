@@ -190,6 +190,8 @@ def needed_packages(cluster: Cluster, host: Host, container: bool) -> Sequence[s
         wanted += _EXPORT_PACKAGES[cluster.settings.media.share]
     if cluster.mounts_share(host):
         wanted += _MOUNT_PACKAGES[cluster.settings.media.share]
+    if "web" in host.tiers and not cluster.tier("media"):
+        wanted.append("media-types")  # Apache serves files itself, each as what its ending says.
     if "web" in host.tiers:
         wanted += [package for site in cluster.sites for package in site.settings.packages]
     return sorted(set(wanted))

@@ -36,6 +36,7 @@ _INERT = (
     "avif", "bmp", "flac", "gif", "ico", "jpeg", "jpg", "m4a", "m4v", "mov", "mp3", "mp4", "oga",
     "ogg", "ogv", "opus", "pdf", "png", "tif", "tiff", "txt", "wav", "webm", "webp",
 )  # fmt: skip
+INERT = rf"(?i)\.(?:{'|'.join(_INERT)})$"
 
 
 def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
@@ -54,7 +55,7 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
                     port=cluster.settings.media.port,
                     max_fds=_MAX_FDS,
                     download_s=_DOWNLOAD_S,
-                    inert=rf"(?i)\.(?:{'|'.join(_INERT)})$",
+                    inert=INERT,
                     sites=[_virtual_host(cluster, site) for site in cluster.sites],
                 ),
             ),
@@ -74,15 +75,16 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
 
 def static_files(cluster: Cluster, host: Host) -> None:
     """
-    Bring the current release's static files to media hosts, from the web host that collected them.
+    Bring the current release's static files to where they are served, beside those of earlier ones:
+    to media hosts, from the web host that collected them, or to its own directory of them.
 
     Where no media host has a part in the run, web hosts refuse to serve another release.
     """
     # Imported late: the web role asks this one where its files go.
     from roles.web import release
 
-    if "media" not in host.tiers:
-        media_hosts = [node.name for node in cluster.tier("media")]
+    media_hosts = [node.name for node in cluster.tier("media")]
+    if media_hosts and host.name not in media_hosts:
         if not any(hosts.in_this_run(name) for name in media_hosts):
             for site in pyinfra.host.loop(cluster.sites):
                 only_release(
@@ -144,6 +146,25 @@ def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
         return said or share.not_mounted(mounts)
 
     return check
+
+
+def files(cluster: Cluster, site: Site) -> dict[str, Any]:
+    """Return what a web server needs to know that serves a site's files in a media host's place."""
+    found = _virtual_host(cluster, site)
+    max_age_s = {found["media_url"]: found["media_max_age_s"]}
+    return {
+        "directories": [
+            {
+                "url": alias["url"],
+                "path": alias["directory"],
+                "max_age_s": max_age_s.get(alias["url"], found["static_max_age_s"]),
+            }
+            for alias in found["aliases"]
+        ],
+        "media_url": found["media_url"],
+        "hashed_url": found["static_url"] if found["hashed"] else "",
+        "inert": INERT,
+    }
 
 
 def _directories(cluster: Cluster) -> list[Directory | File]:

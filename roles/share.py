@@ -205,7 +205,7 @@ def mount(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     """Mount MEDIA_ROOT of each site; on the host that exports it, it is there already."""
     if not cluster.mounts_share(host):
         return
-    server = cluster.exporter
+    server = cluster.media_home
     nfs = cluster.settings.media.share == "nfs"
     values: dict[str, Any] = {
         "server": server.address,
@@ -242,7 +242,7 @@ def mount(cluster: Cluster, host: Host, secrets: Secrets) -> None:
 
 
 def _sshfs_client(cluster: Cluster, secrets: Secrets) -> list[Entry]:
-    server, sshfs_port = cluster.exporter, cluster.settings.media.sshfs_port
+    server, sshfs_port = cluster.media_home, cluster.settings.media.sshfs_port
     return [
         File(
             "/etc/tierstack/share_client_key",

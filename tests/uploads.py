@@ -39,12 +39,14 @@ def add_article(editor: Browser, picture: str) -> Answer:
     )
 
 
-def upload(operator: Operator, editor: Browser, picture: str) -> tuple[str, Answer]:
+def upload(
+    operator: Operator, editor: Browser, picture: str, server: str = "lighttpd"
+) -> tuple[str, Answer]:
     """
-    Add an article with a picture of this name, which must be served by lighttpd.
+    Add an article with a picture of this name, which must be served by a web server of that name.
 
     Returns:
-        The picture's URL path, and lighttpd's answer.
+        The picture's URL path, and the web server's answer.
     """
     saved = add_article(editor, picture)
     assert saved.status == 302, saved.text[:2000]
@@ -52,7 +54,7 @@ def upload(operator: Operator, editor: Browser, picture: str) -> tuple[str, Answ
     url = "/media/" + page.partition('src="/media/')[2].partition('"')[0]
     served = operator.door.ask(url)
     assert (served.status, served["content-type"], served.body) == (200, "image/png", PICTURE)
-    assert "lighttpd" in served["server"]
+    assert server in served["server"]
     return url, served
 
 

@@ -174,12 +174,10 @@ class _Advice(BaseStateCallback):
         if said := advice(error, self._cluster.inventory):
             click.secho(f"{name}: {said}", fg="yellow", err=True)
             return
-        tier = self._cluster.host(name).tiers[0]
-        index = self._cluster.tier(tier).index(self._cluster.host(name))
         target = host.data.get("ssh_hostname") or name
         click.secho(
             f"{name} does not let us in at {target}; no host was changed. Is it up, and is its line"
-            f" right ({tier}[{index}]: address, ssh_hostname, ssh_user, ssh_key)?"
+            f" right ({self._cluster.host(name).line}: address, ssh_hostname, ssh_user, ssh_key)?"
             f" Type: {login(host)}",
             fg="yellow",
             err=True,

@@ -169,7 +169,7 @@ def _wanted(cluster: Cluster, values: dict[str, str]) -> dict[str, Callable[[], 
     for host in cluster.tier("db"):
         address = x509.IPAddress(ipaddress.ip_address(host.address))
         certificate(f"hosts.{host.name}", host.name, [x509.DNSName(host.name), address])
-    if cluster.settings.media.share == "sshfs":
+    if cluster.exporter and cluster.settings.media.share == "sshfs":
         wanted["share.client_key"] = _ssh_key
         wanted[f"share.{cluster.exporter.name}_host_key"] = _ssh_key
     if cluster.settings.balancer.https and cluster.settings.balancer.certificate is None:

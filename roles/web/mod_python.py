@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from roles import media
 from roles.web.health import HEALTH_INTERVAL_S
 from roles.web.release import PROGRAMS, config_path, release
 from roles.web.settings import upload_bytes
@@ -21,16 +22,19 @@ from tierstack.secrets import Secrets
 #: Modules that are loaded, and those that Debian's package enables and nothing here needs: fewer
 #: modules, fewer ways to be answered by something else than Django.
 MODULES = ("alias", "authz_core", "mpm_prefork", "python", "reqtimeout")
-_NOT_NEEDED = (
+_NEVER_NEEDED = (
     "access_compat.load", "alias.conf", "auth_basic.load", "authn_core.load", "authn_file.load",
     "authz_host.load", "authz_user.load", "autoindex.conf", "autoindex.load", "deflate.conf",
-    "deflate.load", "dir.conf", "dir.load", "env.load", "filter.load", "mime.conf", "mime.load",
+    "deflate.load", "dir.conf", "dir.load", "env.load", "filter.load", "mime.conf",
     "mpm_event.conf", "mpm_event.load", "mpm_prefork.conf", "negotiation.conf", "negotiation.load",
     "reqtimeout.conf", "setenvif.conf", "setenvif.load", "status.conf", "status.load",
 )  # fmt: skip
 _NOT_NEEDED_CONF = (
     "charset", "localized-error-pages", "other-vhosts-access-log", "security", "serve-cgi-bin",
 )  # fmt: skip
+
+#: What Apache needs to serve files, where no media host does.
+_FOR_FILES = ("headers", "mime")
 
 #: Time for the last balancer to see the 404, should one of its questions get lost, in seconds.
 DRAIN_S = 2 * HEALTH_INTERVAL_S + 0.5
@@ -59,6 +63,8 @@ def serve(cluster: Cluster, host: Host, secrets: Secrets) -> None:
 def _entries(cluster: Cluster, host: Host, secrets: Secrets) -> Sequence[Entry]:
     web = cluster.settings.web
     apache = "/etc/apache2"
+    modules = [*MODULES, *([] if cluster.tier("media") else _FOR_FILES)]
+    not_needed = [*_NEVER_NEEDED, *(f"{name}.load" for name in _FOR_FILES if name not in modules)]
     return [
         Directory("/var/log/tierstack", mode="750", group="adm"),
         File("/etc/tierstack/web-node.json", _node_settings(cluster, host), needs="restart"),
@@ -68,7 +74,7 @@ def _entries(cluster: Cluster, host: Host, secrets: Secrets) -> Sequence[Entry]:
             template("web/etc/apache2/ports.conf.j2", address=host.address, port=web.port),
             needs="restart",
         ),
-        *(Absent(f"{apache}/mods-enabled/{name}", needs="restart") for name in _NOT_NEEDED),
+        *(Absent(f"{apache}/mods-enabled/{name}", needs="restart") for name in not_needed),
         *(
             Absent(f"{apache}/conf-enabled/{name}.conf", needs="restart")
             for name in _NOT_NEEDED_CONF
@@ -80,7 +86,7 @@ def _entries(cluster: Cluster, host: Host, secrets: Secrets) -> Sequence[Entry]:
                 f"../mods-available/{name}.load",
                 needs="restart",
             )
-            for name in MODULES
+            for name in modules
         ),
         File(
             f"{apache}/conf-available/tierstack.conf",
@@ -131,6 +137,7 @@ def _site_entries(cluster: Cluster, host: Host, site: Site, secrets: Secrets) ->
                 port=cluster.settings.web.port,
                 domains=site.settings.domains,
                 config=config,
+                files=None if cluster.tier("media") else media.files(cluster, site),
                 python_path=python_path(
                     [config, this.project(site), this.source], this.site_packages
                 ),
@@ -171,6 +178,7 @@ def _node_settings(cluster: Cluster, host: Host) -> bytes:
         "address": host.address,
         "port": cluster.settings.web.port,
         "workers": web_workers(cluster, host),
+        "alone": len(cluster.tier("web")) == 1,
         "account": cluster.sites[0].account,
         "drain_s": DRAIN_S,
         "warm_s": WARM_S,

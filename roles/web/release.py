@@ -47,6 +47,7 @@ def lay_out(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             *_programs(cluster),
             File("/etc/tierstack/cluster-ca.pem", secrets["cluster.ca_certificate"].encode()),
             Directory("/etc/tierstack/sites"),
+            *([] if cluster.tier("media") else _files_of_its_own(cluster)),
             *(e for site in cluster.sites for e in _settings_entries(cluster, host, site, secrets)),
         ],
     )
@@ -64,6 +65,18 @@ def lay_out(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             local_caches=site.settings.local_caches,
             archive=partial(_archive, site),
         )
+
+
+def _files_of_its_own(cluster: Cluster) -> Sequence[Entry]:
+    """Return where uploads and static files lie on a web host that has no media host beside it."""
+    return [
+        directory
+        for site in cluster.sites
+        for directory in (
+            Directory(site.media_root, mode="2755", owner=site.account, group=site.account),
+            Directory(site.static_root),
+        )
+    ]
 
 
 def _programs(cluster: Cluster) -> Sequence[Entry]:

@@ -116,7 +116,7 @@ def test_storage_host_exports_in_place_of_the_media_host(
     """Web hosts write to it, media hosts only read, and the media host exports nothing any more."""
     home.inventory(HOSTS, 'storage = [("storage1", {"address": "10.0.0.51"})]')
     cluster, secrets = _cluster(home, "nfs")
-    assert cluster.exporter.name == "storage1"
+    assert cluster.media_home.name == "storage1"
     share.export(cluster, cluster.host("storage1"), secrets, everyone=True)
     exports = _text(asked[0]["entries"], "/etc/exports.d/tierstack.exports")
     assert re.findall(r" (\S+)\((r[ow]),", exports) == [

@@ -28,7 +28,7 @@ def test_all_web_hosts_may_mount_at_once(operator: Operator) -> None:
     cluster = operator.cluster()
     if cluster.settings.media.share != "sshfs":
         pytest.skip("MEDIA_ROOT is shared over NFS here")
-    export = {"address": cluster.exporter.address, "port": cluster.settings.media.share_port}
+    export = {"address": cluster.media_home.address, "port": cluster.settings.media.share_port}
     assert operator.ask("web1", "python3 -", given=_GREETED.format(**export)) == "60"
 
 

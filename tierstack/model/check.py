@@ -8,7 +8,13 @@ from pathlib import Path
 
 from tierstack.model.check_hosts import check_hosts
 from tierstack.model.check_settings import check_settings
-from tierstack.model.cluster import FIRST_SITE_UID, Cluster, Site, derive_flows
+from tierstack.model.cluster import (
+    FIRST_SITE_UID,
+    Cluster,
+    Site,
+    derive_flows,
+    with_implied_tiers,
+)
 from tierstack.model.errors import InventoryError, Mistake
 from tierstack.model.ports import check_ports
 from tierstack.model.raw import RawInventory
@@ -33,7 +39,7 @@ def check(raw: RawInventory) -> Cluster:
         InventoryError: with every mistake that could be found, sorted.
     """
     mistakes = list(raw.mistakes)
-    hosts = check_hosts(raw, mistakes)
+    hosts = with_implied_tiers(check_hosts(raw, mistakes))
     settings = check_settings(raw, mistakes)
     _check_tiers(raw, mistakes)
     sites = _sites(raw, settings, mistakes) if settings else ()
@@ -64,13 +70,20 @@ def _check_tiers(raw: RawInventory, mistakes: list[Mistake]) -> None:
     for tier, number, why in (
         ("web", 11, "nothing serves the site without one"),
         ("db", 21, "the site keeps its data there"),
-        ("cache", 31, "web hosts keep cached values there"),
-        ("media", 41, "uploaded and static files lie there"),
-        ("balancer", 10, "visitors come in there"),
     ):
         if tier not in raw.groups:
             what = f"no {tier} host, and {why}; {example.format(tier, number)}"
             mistakes.append(Mistake(tier, what))
+    if "media" not in raw.groups:
+        if len(raw.groups.get("web", ())) > 1:
+            what = (
+                "no media host, and each of several web hosts would keep uploads of its own;"
+                f" {example.format('media', 41)}"
+            )
+            mistakes.append(Mistake("media", what))
+        if "storage" in raw.groups:
+            what = f"nobody serves what lies there; {example.format('media', 41)}"
+            mistakes.append(Mistake("storage", what))
     for tier in ("storage", "media"):
         if len(raw.groups.get(tier, ())) > 1:
             what = f"more than one {tier} host is not supported yet; write one"
@@ -154,7 +167,7 @@ def _check_clear_text(cluster: Cluster) -> list[Mistake]:
                 " write one of a private network, or base.allow_public_clear_text = True if nobody"
                 " else has part in this one"
             )
-            mistakes.append(Mistake(f"{cluster.line(host)}.address", what))
+            mistakes.append(Mistake(f"{host.line}.address", what))
     return mistakes
 
 

@@ -188,6 +188,7 @@ def _host(
         name=name,
         address=address,
         tiers=tuple(line.tier for line in lines),
+        line=where,
         ssh_port=port,
         memory_mb=settings.memory_mb,
     )

@@ -23,6 +23,7 @@ class Host:
         name: its name in the inventory.
         address: its IPv4 address inside the cluster.
         tiers: the tiers it belongs to, in the order of `TIERS`.
+        line: where it stands in the inventory, as messages name it: "web[1]".
         ssh_port: where its SSH server listens; the firewall keeps it open.
         memory_mb: memory to plan with, in MiB; None until the host was asked.
     """
@@ -30,6 +31,7 @@ class Host:
     name: str
     address: str
     tiers: tuple[str, ...]
+    line: str = ""
     ssh_port: int = 22
     memory_mb: int | None = None
 
@@ -152,13 +154,18 @@ class Cluster:
         return tuple(host for host in self.hosts if name in host.tiers)
 
     @property
-    def exporter(self) -> Host:
+    def media_home(self) -> Host:
         """
         The host whose disk holds MEDIA_ROOT.
 
         Source: chapter, "Use a separate media server", and "you'd add an NFS server".
         """
-        return (self.tier("storage") or self.tier("media"))[0]
+        return (self.tier("storage") or self.tier("media") or self.tier("web"))[0]
+
+    @property
+    def exporter(self) -> Host | None:
+        """The host that exports MEDIA_ROOT to others; None where the only web host has it."""
+        return self.media_home if self.tier("storage") or self.tier("media") else None
 
     def mounts_share(self, host: Host) -> bool:
         """
@@ -169,11 +176,6 @@ class Cluster:
         tier = "storage" if self.tier("storage") else "media"
         sources = self.allowed_sources(tier, self.settings.media.share_port)
         return host != self.exporter and host.address in sources
-
-    def line(self, host: Host) -> str:
-        """Return where a host stands in the inventory, as messages name it: "web[1]"."""
-        tier = host.tiers[0]
-        return f"{tier}[{self.tier(tier).index(host)}]"
 
     def openings(self, host: Host) -> tuple[Opening, ...]:
         """
@@ -227,6 +229,24 @@ class Cluster:
             for host in self.hosts
         )
         return replace(self, hosts=hosts)
+
+
+def with_implied_tiers(hosts: tuple[Host, ...]) -> tuple[Host, ...]:
+    """
+    Return the hosts with the tiers that an inventory leaves out and the web hosts then make up for.
+
+    Without a balancer they are the front door, and without a cache host memcached runs on them.
+
+    Source: chapter, "Scaling": "Running on a single server" and the two arrangements after it.
+    """
+    there = {tier for host in hosts for tier in host.tiers}
+    implied = {tier for tier in ("balancer", "cache") if tier not in there}
+    return tuple(
+        replace(host, tiers=tuple(tier for tier in TIERS if tier in implied or tier in host.tiers))
+        if "web" in host.tiers
+        else host
+        for host in hosts
+    )
 
 
 def derive_flows(tiers: set[str], settings: Settings) -> tuple[Flow, ...]:

@@ -47,7 +47,7 @@ def listeners(cluster: Cluster, host: Host) -> list[Listener]:
         found.append(Listener(settings.db.port, "db.port", at, "postgresql@15-main.service"))
     if "cache" in host.tiers:
         found.append(Listener(settings.cache.port, "cache.port", here, "memcached.service"))
-    if cluster.tier("storage") + cluster.tier("media") and host == cluster.exporter:
+    if host == cluster.exporter:
         nfs, port = settings.media.share == "nfs", settings.media.share_port
         key, unit = ("media.share", "") if nfs else ("media.sshfs_port", "tierstack-share.service")
         found.append(Listener(port, key, here, unit))

@@ -185,7 +185,7 @@ def _unsupported(name: str, said: Mapping[str, Any]) -> list[Mistake]:
 def _address(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Mistake:
     own = ", ".join(said["addresses"]) or "none"
     return Mistake(
-        f"{cluster.line(host)}.address",
+        f"{host.line}.address",
         f"{host.address} is not an address of {host.name}, which has {own};"
         " write the one by which the other hosts reach it",
     )
@@ -195,7 +195,7 @@ def _memory(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Iterator[M
     has = said["memory_mb"]
     if host.memory_mb is not None and host.memory_mb * (1 - _KERNEL_SHARE) > has:
         yield Mistake(
-            f"{cluster.line(host)}.memory_mb",
+            f"{host.line}.memory_mb",
             f"{host.name} has {has} MiB, and {host.memory_mb} are planned with;"
             f" write at most {has}, or leave it out",
         )
@@ -228,7 +228,7 @@ def _rooms(cluster: Cluster, host: Host) -> list[_Room]:
         purpose = "PostgreSQL" + (f" with {kept} for db.slot_keep_mb" if kept else "")
         rooms.append(_Room("/usr", 300, 3000, "packages"))
         rooms.append(_Room("/var/lib/postgresql", _WAL_MB + 200 + kept, 5000, purpose))
-    if "media" in host.tiers or host == cluster.exporter:
+    if "media" in host.tiers or host == cluster.media_home:
         rooms.append(_Room("/srv", 500, 5000, "uploads and static files"))
     return rooms
 
@@ -355,5 +355,5 @@ def _doubles(cluster: Cluster, whole: Mapping[str, Mapping[str, Any]]) -> list[M
                 f"{host.name} is the same machine as {other.name}, reached twice by SSH; correct"
                 " ssh_hostname or ssh_port, or write one name for it in both tiers"
             )
-            mistakes.append(Mistake(cluster.line(host), what))
+            mistakes.append(Mistake(host.line, what))
     return mistakes

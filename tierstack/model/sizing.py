@@ -17,6 +17,9 @@ _CONNECTIONS_RESERVED = 20
 #: What memcached takes beside the items themselves, in MiB: hash table and connection buffers.
 _CACHE_OVERHEAD_MB = 48
 
+#: Fewer items are not worth a cache, in MiB.
+_CACHE_LEAST_MB = 16
+
 
 #: What a visitor's connection takes: 35 measured with a request that waits, its buffers full more.
 #: In KiB.
@@ -47,9 +50,16 @@ def tier_memory_mb(cluster: Cluster, host: Host, tier: str) -> int:
     """
     if host.memory_mb is None:
         raise CapacityError(f"{host.name}: memory is not known; write memory_mb in its line")
-    free = host.memory_mb - cluster.settings.base.reserve_mb
-    share = _WEIGHTS[tier] / sum(_WEIGHTS[name] for name in host.tiers)
-    return max(0, int(free * share))
+    free: float = max(0, host.memory_mb - cluster.settings.base.reserve_mb)
+    weights = {name: _WEIGHTS[name] for name in host.tiers}
+    total = sum(weights.values())
+    if "cache" in weights:
+        # A small host's tenth would not hold memcached itself.
+        cache = max(free * weights.pop("cache") / total, _CACHE_OVERHEAD_MB + _CACHE_LEAST_MB)
+        if tier == "cache":
+            return int(min(free, cache))
+        free, total = max(0, free - cache), sum(weights.values())
+    return int(free * weights[tier] / total)
 
 
 def web_workers(cluster: Cluster, host: Host) -> int:
@@ -143,12 +153,12 @@ def cache_memory_mb(cluster: Cluster, host: Host) -> int:
     fitting = memory - _CACHE_OVERHEAD_MB
     wanted = cluster.settings.cache.memory_mb
     if wanted is None:
-        wanted = max(16, fitting)
+        wanted = max(_CACHE_LEAST_MB, fitting)
     if wanted > fitting:
         raise CapacityError(
             f"{wanted} MiB of items and {_CACHE_OVERHEAD_MB} MiB of overhead do not fit the"
             f" {memory} MiB that {host.name} has for memcached; "
-            + (f"write at most {fitting}" if fitting >= 16 else "give it more memory")
+            + (f"write at most {fitting}" if fitting >= _CACHE_LEAST_MB else "give it more memory")
         )
     return wanted
 
