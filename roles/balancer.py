@@ -33,6 +33,9 @@ _QUEUE_S = 20
 #: How long a visitor may take to send a request's head, in seconds.
 _REQUEST_S = 10
 
+#: How long visitors wait for the only web node while it restarts, in seconds.
+_ALONE_S = 30
+
 #: How much longer than a request may take HAProxy waits for its answer, in seconds.
 _GRACE_S = 5
 
@@ -156,6 +159,7 @@ def configuration(cluster: Cluster, host: Host, *, ipv6: bool) -> bytes:
         routes=sites if media_nodes else [],
         **_refusals(cluster),
         uploads=upload_connections(cluster),
+        alone_s=_ALONE_S,
         server_s=settings.web.timeout_s + _GRACE_S,
         web_port=settings.web.port,
         web_nodes=[
