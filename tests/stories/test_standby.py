@@ -125,12 +125,13 @@ def assert_loss_is_told(operator: Operator) -> None:
 
 
 def give_small_disk(operator: Operator) -> None:
-    """Move the standby's data to a disk with room for one copy, and little beside."""
-    size_mb = int(operator.ask("db1", f"du -sm {DATA}").split()[0])
+    """Move the standby's data to a disk with not quite enough room for another copy beside it."""
+    sql(operator, "db1", "postgres", "checkpoint")  # Old WAL goes now, not between here and there.
+    here, there = (int(operator.ask(host, f"du -sm {DATA}").split()[0]) for host in ("db2", "db1"))
     operator.ask(
         "db2",
         "cp -a /var/lib/postgresql /var/tmp/copied"
-        f" && mount -t tmpfs -o size={size_mb + 50}m none /var/lib/postgresql"
+        f" && mount -t tmpfs -o size={here + there - 20}m none /var/lib/postgresql"
         " && cp -a /var/tmp/copied/. /var/lib/postgresql && rm -r /var/tmp/copied",
     )
 
