@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,16 @@ class Operator:
         done = self.tierstack("lab", *arguments)
         assert done.status == 0, done.said
         return done
+
+    @contextmanager
+    def fresh_hosts(self, *arguments: str) -> Iterator[None]:
+        """Make the inventory's hosts anew, as `lab up` does with these arguments; away afterwards."""
+        self.tierstack("lab", "down")
+        try:
+            self.lab("up", str(self.inventory), *arguments)
+            yield
+        finally:
+            self.tierstack("lab", "down")
 
     def deploy(self, *arguments: str, timeout_s: int = 900) -> Deploy:
         """Run `pyinfra INVENTORY deploy.py -y`."""

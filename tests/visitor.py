@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import ssl
 import threading
 import time
@@ -153,3 +154,34 @@ def steady_visitor(door: Door, path: str, per_second: int = 20) -> Iterator[Seen
         pacer.join()
         for thread in pending:
             thread.join(timeout=15)
+
+
+class Written:
+    """What a steady writer has sent: ids of the rows that the site has acknowledged, and failures."""
+
+    def __init__(self) -> None:
+        self.acknowledged: set[int] = set()
+        self.failed: list[str] = []
+
+
+@contextmanager
+def steady_writer(door: Door, pause_s: float = 0.5) -> Iterator[Written]:
+    """Sign the guestbook, with a pause between, until the block ends."""
+    written = Written()
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.wait(pause_s):
+            answer = door.ask("/guestbook.json", "POST", b"I was here.")
+            if answer.status == 201:
+                written.acknowledged.add(json.loads(answer.body)["id"])
+            else:
+                written.failed.append(f"{answer.status} {answer.error} {answer.text[:80]}")
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    try:
+        yield written
+    finally:
+        stop.set()
+        writer.join(timeout=15)

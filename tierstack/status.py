@@ -20,7 +20,7 @@ from tierstack.host_keys import advice
 from tierstack.model import TIERS, Cluster, Host
 from tierstack.model.primary import slot_name
 from tierstack.operations.haproxy import HaproxyStat, Server
-from tierstack.operations.postgres import DbState, look
+from tierstack.operations.postgres import DbState, look, streams
 from tierstack.operations.remote import RemoteFact, program
 
 #: What runs on a host of each tier; `share` units are added by how MEDIA_ROOT is shared.
@@ -215,7 +215,7 @@ def _judge_db(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Rot
         return Node("db", host.name, "down", notes=note, good=False)
     if db["in_recovery"]:
         lag = float(db["lag_s"] or 0)
-        streaming = (db["receiver"] or {}).get("status") == "streaming"
+        streaming = streams(db)
         notes = "" if streaming else "does not receive from the primary"
         if streaming and lag > _LAG_LIMIT_S:
             notes = "far behind"

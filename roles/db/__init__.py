@@ -26,6 +26,7 @@ from tierstack.operations.postgres import (
     databases,
     only_slots,
     role_passwords,
+    streams,
 )
 from tierstack.secrets import Secrets
 
@@ -107,7 +108,7 @@ def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
             return f"PostgreSQL does not answer on {host.address}:{cluster.settings.db.port}"
         if host.name == primary.name:
             return "PostgreSQL is no longer the primary" if state["in_recovery"] else ""
-        if (state["receiver"] or {}).get("status") == "streaming":
+        if streams(state):
             return ""
         return f"it does not stream from {primary.name}; type on it: journalctl -t postgres -n 20"
 

@@ -22,7 +22,7 @@ from tierstack.model.primary import (
     decide_rebuild,
     slot_name,
 )
-from tierstack.operations.postgres import CopyState, DbState, Replaced, look, look_at_copy
+from tierstack.operations.postgres import CopyState, DbState, Replaced, look, look_at_copy, streams
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def _replaced(primary: Host, states: Mapping[str, dict[str, Any]]) -> dict[str, 
     names = [
         name
         for name, state in states.items()
-        if state.get("standby") and (slot_name(name) in lost or not _streams(state))
+        if state.get("standby")
+        and (slot_name(name) in lost or not (state["running"] and streams(state)))
     ]
     if not names:
         return {}
@@ -110,10 +111,6 @@ def _replaced(primary: Host, states: Mapping[str, dict[str, Any]]) -> dict[str, 
                 why += "; the old copy is deleted first, as there is no room for both"
             found[name] = Replaced(copy.timeline, copy.end, aside, rebuild.first, why)
     return found
-
-
-def _streams(state: Mapping[str, Any]) -> bool:
-    return bool(state["running"] and (state["receiver"] or {}).get("status") == "streaming")
 
 
 def _copies(names: Collection[str]) -> dict[str, Copy]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +11,7 @@ from tests.browser import Browser
 from tests.needs import need_root
 from tests.operator import ROOT, Operator, assert_nothing_changed
 from tests.uploads import log_in, upload
-from tests.visitor import Answer, steady_visitor
+from tests.visitor import steady_visitor, steady_writer
 
 #: A lab of its own: that of the stories may still be up.
 _LAB = {
@@ -34,13 +32,9 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
             patch.setenv(name, value)
         somebody = Operator.at(home / "1-single-server.py")
         somebody.edit("../../example", "example", "group_data/all.py")
-        somebody.tierstack("lab", "down")
-        try:
-            somebody.lab("up", str(somebody.inventory))
+        with somebody.fresh_hosts():
             somebody.deploy_well()
             yield somebody
-        finally:
-            somebody.tierstack("lab", "down")
 
 
 @pytest.fixture(scope="module")
@@ -85,29 +79,18 @@ def test_release_fails_no_request(operator: Operator) -> None:
     """The only node restarts; visitors who read and who write wait for it, and none is refused."""
     before = operator.door.ask("/static/css/site.css").status
     operator.edit("</footer>", "<!-- two --></footer>", "example/templates/base.html")
-    written: list[Answer] = []
-    done = threading.Event()
-
-    def write() -> None:
-        while not done.is_set():
-            header = {"Content-Type": "text/plain"}
-            written.append(operator.door.ask("/guestbook.json", "POST", b"still here?", header))
-            time.sleep(0.2)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        with steady_visitor(operator.door, "/status.json") as seen:
-            operator.deploy_well()
-    finally:
-        done.set()
-        writer.join()
+    with (
+        steady_writer(operator.door, pause_s=0.2) as written,
+        steady_visitor(operator.door, "/status.json") as seen,
+    ):
+        operator.deploy_well()
     assert seen.requests > 50
     assert seen.failed == []
-    assert {answer.status for answer in written} == {201}
-    rows = "select count(*) from guestbook_entry where message = 'still here?'"
+    assert written.failed == []
+    assert written.acknowledged
+    rows = "select count(*) from guestbook_entry where message = 'I was here.'"
     kept = operator.ask("web1", f'runuser -u postgres -- psql -At example -c "{rows}"')
-    assert int(kept) == len(written)
+    assert int(kept) == len(written.acknowledged)
     assert "<!-- two -->" in operator.door.ask("/").text
     assert operator.door.ask("/static/css/site.css").status == before
     assert_nothing_changed(operator.deploy())

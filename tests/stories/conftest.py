@@ -36,13 +36,9 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
         f"[cluster]\nreplication_password = {_toml(REPLICATION_PASSWORD)}\n",
         encoding="utf-8",
     )
-    somebody.tierstack("lab", "down")
-    try:
-        somebody.lab("up", str(somebody.inventory))
+    with somebody.fresh_hosts():
         somebody.deploy_well()
         yield somebody
-    finally:
-        somebody.tierstack("lab", "down")
 
 
 def _move_into_subfolder(somebody: Operator) -> None:

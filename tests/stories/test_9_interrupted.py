@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from tests.operator import BIN, ROOT, Operator, assert_nothing_changed
 from tests.uploads import log_in, upload
-from tests.visitor import Door, steady_visitor
+from tests.visitor import steady_visitor, steady_writer
 
 KILLS = 10
 BASE = "example/src/templates/base.html"
@@ -68,34 +64,3 @@ def _run_and_kill(operator: Operator, after_s: float) -> None:
             run.wait(after_s)
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
-
-
-class Written:
-    """What a steady writer has sent: ids of the rows that the site has acknowledged, and failures."""
-
-    def __init__(self) -> None:
-        self.acknowledged: set[int] = set()
-        self.failed: list[str] = []
-
-
-@contextmanager
-def steady_writer(door: Door) -> Iterator[Written]:
-    """Sign the guestbook twice a second until the block ends."""
-    written = Written()
-    stop = threading.Event()
-
-    def write() -> None:
-        while not stop.wait(0.5):
-            answer = door.ask("/guestbook.json", "POST", b"I was here.")
-            if answer.status == 201:
-                written.acknowledged.add(json.loads(answer.body)["id"])
-            else:
-                written.failed.append(f"{answer.status} {answer.error} {answer.text[:80]}")
-
-    writer = threading.Thread(target=write, daemon=True)
-    writer.start()
-    try:
-        yield written
-    finally:
-        stop.set()
-        writer.join(timeout=15)

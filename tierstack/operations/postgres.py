@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -67,6 +67,11 @@ class DbState(RemoteFact):
     @staticmethod
     def default() -> dict[str, Any]:
         return {}
+
+
+def streams(state: Mapping[str, Any]) -> bool:
+    """Return whether a server that runs (`DbState`) receives a primary's WAL."""
+    return bool(state["receiver"]) and state["receiver"]["status"] == "streaming"
 
 
 def look(address: str, port: int, databases: Sequence[str] = (), passwords: bool = False) -> str:
