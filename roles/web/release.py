@@ -86,7 +86,7 @@ def _programs(cluster: Cluster) -> Sequence[Entry]:
         Directory(PROGRAMS),
         *(
             File(f"{PROGRAMS}/{name}", template(f"web{PROGRAMS}/{name}.j2"), mode="755")
-            for name in ("web-node", "web-release", "web-state")
+            for name in ("web-node", "web-pause", "web-release", "web-state")
         ),
         File("/usr/local/bin/tierstack-manage", manage, mode="755"),
     ]

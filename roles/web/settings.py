@@ -14,6 +14,9 @@ from tierstack.secrets import Secrets
 CA_FILE = "/etc/tierstack/cluster-ca.pem"
 WORKERS_DIRECTORY = "/run/tierstack/workers"
 
+#: Locks by which `web-pause` holds requests back, and knows when none is under way.
+DOOR, ROOM = "/run/tierstack/door", "/run/tierstack/room"
+
 #: What keeps visitors away from a node, and the word that its health path says then.
 DRAINED_BY = [
     ("/etc/tierstack/hold", "held"),
@@ -129,6 +132,8 @@ def wsgi_module(cluster: Cluster, host: Host, site: Site, release: Release) -> b
         "health_path": HEALTH_PATH,
         "workers_directory": WORKERS_DIRECTORY,
         "drained_by": DRAINED_BY,
+        "door": DOOR,
+        "room": ROOM,
         "site_packages": release.site_packages,
         "python": f"{release.venv}/bin/python",
         "project": release.project(site),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import site
 import sys
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,9 @@ def loaded(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loade
     drained = [(str(tmp_path / word), word) for _, word in settings.DRAINED_BY]
     monkeypatch.setattr(settings, "DRAINED_BY", drained)
     monkeypatch.setattr(settings, "WORKERS_DIRECTORY", str(tmp_path))
+    for name in ("DOOR", "ROOM"):
+        monkeypatch.setattr(settings, name, str(tmp_path / name))
+        (tmp_path / name).touch()
     asked: list[dict[str, Any]] = []
 
     def application(environ: dict[str, Any], start: Any) -> list[bytes]:
@@ -175,3 +180,42 @@ def test_visitor_who_went_away_is_no_error(loaded: Loaded, monkeypatch: pytest.M
 
     monkeypatch.setattr(Request, "write", gone)
     assert loaded.module["handler"](Request()) == 0
+
+
+def test_requests_wait_while_the_door_is_shut(loaded: Loaded, tmp_path: Path) -> None:
+    """As `web-pause` shuts it; health is answered all the same."""
+    waiting = threading.Thread(target=loaded.ask, args=(Request(),))
+    with (tmp_path / "DOOR").open() as door:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        waiting.start()
+        assert loaded.ask(Request(b"/-/health"))[0] == 200
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        assert loaded.asked == []
+    waiting.join(10)
+    assert len(loaded.asked) == 1
+
+
+def test_room_is_empty_once_the_answer_is_sent(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before its last block: a page may ask the database while it is sent."""
+    write, found = Request.write, []
+
+    def look(request: Request, block: bytes) -> None:
+        found.append(_is_empty(tmp_path / "ROOM"))
+        write(request, block)
+
+    monkeypatch.setattr(Request, "write", look)
+    loaded.ask(Request())
+    assert found == [False]
+    assert _is_empty(tmp_path / "ROOM")
+
+
+def _is_empty(room: Path) -> bool:
+    with room.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

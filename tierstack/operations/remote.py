@@ -7,12 +7,20 @@ read; and one program with one request costs one SSH execution, however much it 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gevent
+from paramiko import SSHException
+from pyinfra import inventory
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import FactBase
+from pyinfra.context import ctx_host
 
+from tierstack.engine import connector_arguments
+from tierstack.model.errors import TierstackError
 from tierstack.model.plan import Effect
 from tierstack.operations.foreseen import Foreseen
 
@@ -33,6 +41,49 @@ def program(file: str, request: dict[str, Any]) -> str:
 def run(file: str, request: dict[str, Any], effect: Effect) -> Foreseen:
     """Return the command that has a host run a program; arguments as of `program`, and what it does."""
     return Foreseen(_COMMAND, effect=effect, _stdin=program(file, request))
+
+
+class HostError(TierstackError):
+    """A host has not done what it was told; in its own words."""
+
+
+def tell(name: str, command: str, stdin: str = "", patience_s: int = 120) -> str:
+    """
+    Have any host of the run do something at once, from inside of an operation, and return what it prints.
+
+    Args:
+        name: the host's name.
+        command: for its shell, with sudo as its line in the inventory says.
+        stdin: what the command reads; secrets go this way.
+        patience_s: how long it may be silent, in seconds.
+
+    Raises:
+        HostError: it did not answer, or the command failed.
+    """
+    host = inventory.get_host(name)
+    arguments = connector_arguments(host, _stdin=stdin or None, _timeout=patience_s)
+    try:
+        with ctx_host.use(host):
+            good, output = host.run_shell_command(command, **arguments)
+    except (OSError, EOFError, SSHException, PyinfraError) as error:
+        raise HostError(f"{name}: {error or 'it does not answer'}") from None
+    if not good:
+        raise HostError(f"{name}: {output.stderr.strip() or output.stdout.strip() or command}")
+    said: str = output.stdout
+    return said
+
+
+def tell_program(name: str, file: str, request: dict[str, Any], patience_s: int = 120) -> str:
+    """Have a host run a program of ours; arguments as of `program` and `tell`."""
+    return tell(name, _COMMAND, program(file, request), patience_s)
+
+
+def tell_all(names: Iterable[str], command: str) -> None:
+    """Have several hosts do the same at once. Raises HostError: the first that did not, once all have ended."""
+    told = [gevent.spawn(tell, name, command) for name in names]
+    gevent.joinall(told)
+    for greenlet in told:
+        greenlet.get()
 
 
 @cache
