@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tierstack import hosts
-from tierstack.model import Cluster, Host, Opening
+from tierstack.model import UNITS, Cluster, Host, Opening
 from tierstack.model.plan import Rules
 from tierstack.operations.config import Directory, File, Unit, config, template
 from tierstack.operations.new_connection import over_new_connection
 from tierstack.operations.packages import packages
+from tierstack.operations.retired import retired
 
 #: Debian 12's packages of each tier.
 PACKAGES = {
@@ -31,6 +32,9 @@ _EXPORT_PACKAGES = {
     "sshfs": ("openssh-server", "openssh-sftp-server"),
 }
 _MOUNT_PACKAGES = {"nfs": ("nfs-common",), "sshfs": ("sshfs",)}
+
+#: Tiers whose programs are stopped on a host that has left them; each has a stamp of its name.
+_MAY_LEAVE = ("balancer", "web", "cache", "media")
 
 _FIREWALL = "/usr/local/lib/tierstack/firewall"
 
@@ -108,9 +112,16 @@ def deploy(cluster: Cluster, host: Host) -> None:
 
 
 def close(cluster: Cluster, host: Host) -> None:
-    """Close, at the end of a good run, what earlier inventories had opened."""
+    """Close, at the end of a good run, what earlier inventories had opened, and stop what they ran."""
     if any(_outdated(cluster, host).values()):
         _firewall("Firewall lets nothing else through", _rules(cluster, host))
+    left = [tier for tier in _MAY_LEAVE if tier not in host.tiers]
+    there = [tier for tier in left if tier in hosts.facts(host.name)["stamps"]]
+    if there:
+        retired(
+            name="Programs of tiers that this host has left are stopped",
+            units={tier: UNITS[tier] for tier in there},
+        )
 
 
 def _firewall(name: str, rules: _Chains) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from roles import balancer, cache, db, media, web
 from roles.web.release import PROGRAMS
-from tierstack.model import Cluster, Host
+from tierstack.model import UNITS, Cluster, Host
 
 _ANSWERS = {
     "balancer": balancer.answers,
@@ -16,20 +16,18 @@ _ANSWERS = {
     "media": media.answers,
 }
 
-#: Of each tier, its unit and the command.
+#: Where it takes another command than `systemctl restart`.
 _RUN_THE_NEW = {
     # The master process starts itself anew, and keeps the sockets open. Source: haproxy(1), -W.
-    "balancer": ("haproxy.service", "systemctl reload haproxy.service"),
-    "web": ("apache2.service", f"{PROGRAMS}/web-node serve"),
-    "db": ("postgresql@15-main.service", "systemctl restart postgresql@15-main.service"),
-    "cache": ("memcached.service", "systemctl restart memcached.service"),
-    "media": ("lighttpd.service", "systemctl restart lighttpd.service"),
+    "balancer": f"systemctl reload {UNITS['balancer']}",
+    "web": f"{PROGRAMS}/web-node serve",
 }
 
 
 def units(host: Host) -> dict[str, str]:
     """Return the services of a host's tiers, each with the command that restarts it."""
-    return dict(_RUN_THE_NEW[tier] for tier in host.tiers if tier in _RUN_THE_NEW)
+    found = [(tier, UNITS[tier]) for tier in host.tiers if tier in _ANSWERS]
+    return {unit: _RUN_THE_NEW.get(tier, f"systemctl restart {unit}") for tier, unit in found}
 
 
 def answers(cluster: Cluster, host: Host) -> Callable[[], str]:

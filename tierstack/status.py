@@ -17,21 +17,12 @@ from pyinfra.context import ctx_host, ctx_inventory, ctx_state
 from pyinfra_cli.inventory import make_inventory
 
 from tierstack.host_keys import advice
-from tierstack.model import TIERS, Cluster, Host
+from tierstack.model import TIERS, UNITS, Cluster, Host
 from tierstack.model.primary import slot_name
 from tierstack.operations.haproxy import HaproxyStat, Server
 from tierstack.operations.postgres import DbState, look, streams
 from tierstack.operations.remote import RemoteFact, program
 
-#: What runs on a host of each tier; `share` units are added by how MEDIA_ROOT is shared.
-_UNITS = {
-    "balancer": "haproxy",
-    "web": "apache2",
-    "db": "postgresql@15-main",
-    "cache": "memcached",
-    "storage": "nfs-server",
-    "media": "lighttpd",
-}
 _CONNECT_TIMEOUT_S = 5
 
 #: A standby that is further behind is worth a look.
@@ -98,7 +89,7 @@ def _ask(cluster: Cluster, host: Host, connected: PyinfraHost) -> dict[str, Any]
         "tiers": host.tiers,
         "address": host.address,
         "sites": [site.name for site in cluster.sites],
-        "units": [_UNITS[tier] for tier in host.tiers],
+        "units": [UNITS[tier].removesuffix(".service") for tier in host.tiers],
         "web_port": settings.web.port,
         "media_port": settings.media.port,
         "cache_port": settings.cache.port,
@@ -144,7 +135,7 @@ def judge(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> list
             if isinstance(said, str):
                 nodes.append(Node(tier, host.name, "does not answer", notes=said, good=False))
                 continue
-            unit = _UNITS[tier]
+            unit = UNITS[tier].removesuffix(".service")
             if said["units"][unit] not in ("active", "reloading"):
                 note = f"{unit} is {said['units'][unit]}; look: journalctl -u {unit}"
                 nodes.append(Node(tier, host.name, "down", notes=note, good=False))

@@ -9,6 +9,16 @@ from tierstack.model.settings import Outgoing, Settings, SiteSettings
 
 TIERS = ("balancer", "web", "db", "cache", "storage", "media")
 
+#: What systemd runs on a host of each tier, as Debian calls it.
+UNITS = {
+    "balancer": "haproxy.service",
+    "web": "apache2.service",
+    "db": "postgresql@15-main.service",
+    "cache": "memcached.service",
+    "storage": "nfs-server.service",
+    "media": "lighttpd.service",
+}
+
 #: First user number for sites' accounts. Fixed numbers keep ownership right on the NFS share,
 #: and 5800.. lies in the range that neither Debian's adduser nor systemd hands out first.
 FIRST_SITE_UID = 5800

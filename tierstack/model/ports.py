@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tierstack.model.cluster import Cluster, Host
+from tierstack.model.cluster import UNITS, Cluster, Host
 from tierstack.model.errors import Mistake
 
 EVERYWHERE = "0.0.0.0"
@@ -36,23 +36,23 @@ def listeners(cluster: Cluster, host: Host) -> list[Listener]:
     settings, here = cluster.settings, (host.address,)
     found = []
     if "balancer" in host.tiers:
-        unit, balancer = "haproxy.service", settings.balancer
+        unit, balancer = UNITS["balancer"], settings.balancer
         found.append(Listener(balancer.http_port, "balancer.http_port", (EVERYWHERE,), unit))
         if balancer.https:
             found.append(Listener(balancer.https_port, "balancer.https_port", (EVERYWHERE,), unit))
     if "web" in host.tiers:
-        found.append(Listener(settings.web.port, "web.port", here, "apache2.service"))
+        found.append(Listener(settings.web.port, "web.port", here, UNITS["web"]))
     if "db" in host.tiers:
         at = (_LOOPBACK, host.address)
-        found.append(Listener(settings.db.port, "db.port", at, "postgresql@15-main.service"))
+        found.append(Listener(settings.db.port, "db.port", at, UNITS["db"]))
     if "cache" in host.tiers:
-        found.append(Listener(settings.cache.port, "cache.port", here, "memcached.service"))
+        found.append(Listener(settings.cache.port, "cache.port", here, UNITS["cache"]))
     if host == cluster.exporter:
         nfs, port = settings.media.share == "nfs", settings.media.share_port
         key, unit = ("media.share", "") if nfs else ("media.sshfs_port", "tierstack-share.service")
         found.append(Listener(port, key, here, unit))
     if "media" in host.tiers:
-        found.append(Listener(settings.media.port, "media.port", here, "lighttpd.service"))
+        found.append(Listener(settings.media.port, "media.port", here, UNITS["media"]))
     return found
 
 

@@ -67,6 +67,7 @@ def host():
         "root": os.geteuid() == 0,
         "ssh_ports": sorted(ports),
         "firewall": rules(),
+        "stamps": [os.path.basename(path)[:-6] for path in glob.glob("/var/lib/tierstack/*.stamp")],
         "share_clients": {
             **dict(re.findall(r" ([\d.]+)\((rw|ro),", exports)),
             **dict.fromkeys(sources.group(1).split(",") if sources else [], "rw"),
