@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.visitor import Door
 from tierstack.inventory import load_cluster
@@ -74,7 +74,7 @@ class Operator:
         shutil.copy(ROOT / "inventories" / "lab.py", self.inventory)
 
     @classmethod
-    def at(cls, inventory: Path) -> Operator:
+    def at(cls, inventory: Path) -> Self:
         """Return somebody whose directory is there already."""
         somebody = cls.__new__(cls)
         somebody.home, somebody.inventory = inventory.parent, inventory
