@@ -44,7 +44,7 @@ def configured(
 
 def outdated(cluster: Cluster, state: Mapping[str, Any]) -> list[str]:
     """Return the access rules that were on a host when the run began, and should not stay."""
-    wanted = _rules(cluster)
+    wanted = rules(cluster)
     return [line for line in state["access"] if _OUR_RULE.fullmatch(line) and line not in wanted]
 
 
@@ -100,7 +100,7 @@ def _files(
         ),
         File(
             _HBA,
-            template(f"db{_HBA}.j2", rules=sorted([*_rules(cluster), *old_rules])),
+            template(f"db{_HBA}.j2", rules=sorted([*rules(cluster), *old_rules])),
             mode="640",
             group="postgres",
             rules=Rules("line of pg_hba", "lines of pg_hba", _OUR_RULE.pattern),
@@ -134,20 +134,20 @@ def _files(
     ]
 
 
-def _rules(cluster: Cluster) -> list[str]:
+def rules(cluster: Cluster) -> list[str]:
     """Return the lines of pg_hba that the flows ask for; no two fit one connection."""
-    rules = []
+    found = []
     for flow in cluster.flows:
         if flow.target != "db" or flow.port != cluster.settings.db.port:
             continue
         for address in sorted(host.address for host in cluster.tier(flow.source)):
             if flow.source == "db":
-                rules.append(_rule("replication", REPLICATION_ROLE, address))
+                found.append(_rule("replication", REPLICATION_ROLE, address))
                 continue
             for site in cluster.sites:
                 name = quoted_name(site.database)
-                rules.append(_rule(name, name, address))
-    return rules
+                found.append(_rule(name, name, address))
+    return found
 
 
 def _rule(database: str, role: str, address: str) -> str:

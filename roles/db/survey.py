@@ -67,6 +67,19 @@ def ask(cluster: Cluster, host: Host, passwords: bool = False) -> str:
 
 def _ask_hosts(cluster: Cluster) -> Survey:
     members = {host.name: host for host in cluster.tier("db")}
+    states = db_states(cluster)
+    held = {name: held_by(state) for name, state in states.items() if state}
+    try:
+        primary = members[decide_primary(held, list(members), str(cluster.inventory))]
+        replaced = _replaced(primary, states)
+    except TierstackError as error:
+        raise PyinfraError(str(error)) from None
+    return Survey(primary, states, replaced)
+
+
+def db_states(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """Ask all db hosts of this run at once; return what each says (`DbState`), by name."""
+    members = {host.name: host for host in cluster.tier("db")}
     asked = {
         host.name: gevent.spawn(
             hosts.ask_all, [host], DbState, _stdin=ask(cluster, members[host.name], passwords=True)
@@ -74,14 +87,7 @@ def _ask_hosts(cluster: Cluster) -> Survey:
         for host in inventory.get_active_hosts()
         if host.name in members
     }
-    states = {name: greenlet.get()[name] for name, greenlet in asked.items()}
-    held = {name: _held(state) for name, state in states.items() if state}
-    try:
-        primary = members[decide_primary(held, list(members))]
-        replaced = _replaced(primary, states)
-    except TierstackError as error:
-        raise PyinfraError(str(error)) from None
-    return Survey(primary, states, replaced)
+    return {name: greenlet.get()[name] for name, greenlet in asked.items()}
 
 
 def _replaced(primary: Host, states: Mapping[str, dict[str, Any]]) -> dict[str, Replaced]:
@@ -122,11 +128,13 @@ def _copies(names: Collection[str]) -> dict[str, Copy]:
     }
 
 
-def _held(state: Mapping[str, Any]) -> DataDirectory:
+def held_by(state: Mapping[str, Any]) -> DataDirectory:
+    """Return what a host holds, as it said (`DbState`)."""
     return DataDirectory(
         present=state["present"],
         standby=state["standby"],
         system_id=state["system_id"],
         timeline=state["timeline"],
         configured=state["configured"],
+        made_way_for=state["made_way_for"],
     )

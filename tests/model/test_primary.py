@@ -43,13 +43,13 @@ AHEAD = "it holds writes that its primary does not have"
 def refusal(found: dict[str, DataDirectory], order: list[str]) -> str:
     """Return the message of a refusal."""
     with pytest.raises(PrimaryError) as caught:
-        decide_primary(found, order)
+        decide_primary(found, order, "prod.py")
     return str(caught.value)
 
 
 def test_first_line_decides_on_an_empty_cluster() -> None:
     """Where no host holds data, the first of the inventory becomes the primary."""
-    assert decide_primary({"db2": EMPTY, "db1": EMPTY}, ["db1", "db2"]) == "db1"
+    assert decide_primary({"db2": EMPTY, "db1": EMPTY}, ["db1", "db2"], "prod.py") == "db1"
 
 
 def test_missing_data_is_not_an_empty_cluster() -> None:
@@ -71,12 +71,12 @@ def test_missing_data_is_not_an_empty_cluster() -> None:
 @pytest.mark.parametrize("other", [EMPTY, STANDBY])
 def test_primary_is_who_is_primary(other: DataDirectory) -> None:
     """The host that holds the data is the primary, wherever it stands in the inventory."""
-    assert decide_primary({"db1": other, "db2": PRIMARY}, ["db1", "db2"]) == "db2"
+    assert decide_primary({"db1": other, "db2": PRIMARY}, ["db1", "db2"], "prod.py") == "db2"
 
 
 def test_single_host_needs_no_other() -> None:
     """With one db host there is nobody else to ask."""
-    assert decide_primary({}, ["db1"]) == "db1"
+    assert decide_primary({}, ["db1"], "prod.py") == "db1"
 
 
 def test_unknown_host() -> None:
@@ -124,7 +124,8 @@ def test_standby_without_primary() -> None:
     """A standby alone is not promoted by a line that is missing in an inventory."""
     expected = (
         "db2 is a standby, and its primary is no db host of this inventory; nothing was changed."
-        " Put the primary's line back; or, if it is lost for good, type on db2:"
+        " Put the primary's line back; to do without it, let db2 take over then:"
+        " pyinfra prod.py tasks/switchover.py --data to=db2; or, if it is lost for good, type on db2:"
         " pg_ctlcluster 15 main promote; then deploy again"
     )
     assert expected == refusal({"db2": STANDBY, "db3": EMPTY}, ["db3", "db2"])
@@ -134,10 +135,26 @@ def test_standbys_without_primary() -> None:
     """With several standbys, who is promoted must be the one that got furthest."""
     expected = (
         "db1 and db2 are standbys, and their primary is no db host of this inventory; nothing was"
-        " changed. Put the primary's line back; or, if it is lost for good, type on the one with"
-        " the newest writes: pg_ctlcluster 15 main promote; then deploy again"
+        " changed. Put the primary's line back; to do without it, let one of them take over then:"
+        " pyinfra prod.py tasks/switchover.py --data to=db1; or, if it is lost for good, type on the"
+        " one with the newest writes: pg_ctlcluster 15 main promote; then deploy again"
     )
     assert expected == refusal({"db1": STANDBY, "db2": STANDBY}, ["db1", "db2"])
+
+
+def test_unfinished_switchover() -> None:
+    """Where one has made way and nobody is the primary yet, the task goes on, or back."""
+    made_way = replace(STANDBY, made_way_for="db2")
+    expected = (
+        "db1 made way for db2 in a switchover that did not end, and nobody is the primary now;"
+        " nothing was changed. Type: pyinfra prod.py tasks/switchover.py --data to=db2; or, to go"
+        " back: pyinfra prod.py tasks/switchover.py --data to=db1"
+    )
+    assert expected == refusal({"db1": made_way, "db2": STANDBY}, ["db1", "db2"])
+    promoted = {"db1": made_way, "db2": replace(PRIMARY, timeline=2)}
+    assert decide_primary(promoted, ["db1", "db2"], "prod.py") == "db2"
+    # Whoever is not asked may have been promoted: no way back is offered.
+    assert refusal({"db1": made_way}, ["db1"]).startswith("db1 is a standby, and its primary is no")
 
 
 def test_standby_ahead_of_its_primary() -> None:

@@ -26,6 +26,26 @@ class PrimaryError(TierstackError, ValueError):
     """Who is the primary cannot be told; nothing may be touched."""
 
 
+class UnfinishedError(PrimaryError):
+    """
+    A switchover did not end: `old` has made way for `heir`, which is a standby still.
+
+    Args:
+        old: who was the primary.
+        heir: who was to become it.
+        inventory: the inventory's file, for what to type.
+    """
+
+    def __init__(self, old: str, heir: str, inventory: str) -> None:
+        super().__init__(
+            f"{old} made way for {heir} in a switchover that did not end, and nobody is the primary"
+            f" now; nothing was changed. Type: {switch_to(heir, inventory)}; or, to go back:"
+            f" {switch_to(old, inventory)}"
+        )
+        self.old = old
+        self.heir = heir
+
+
 @dataclass(frozen=True)
 class DataDirectory:
     """
@@ -37,6 +57,7 @@ class DataDirectory:
         system_id: the database's own number, the same on a primary and its copies; "" if unreadable.
         timeline: grows with each promotion.
         configured: PostgreSQL is configured there, so it has had data before.
+        made_way_for: the host for which it stopped being the primary; "" once it follows.
     """
 
     present: bool
@@ -44,15 +65,17 @@ class DataDirectory:
     system_id: str = ""
     timeline: int = 0
     configured: bool = False
+    made_way_for: str = ""
 
 
-def decide_primary(found: Mapping[str, DataDirectory], order: Sequence[str]) -> str:
+def decide_primary(found: Mapping[str, DataDirectory], order: Sequence[str], inventory: str) -> str:
     """
     Return the name of the host that is the primary, or that becomes it on an empty cluster.
 
     Args:
         found: what each db host that could be asked holds, by host name.
         order: all db hosts, in inventory order.
+        inventory: the inventory's file, for what to type.
 
     Raises:
         PrimaryError: it cannot be told, with the way out.
@@ -80,7 +103,7 @@ def decide_primary(found: Mapping[str, DataDirectory], order: Sequence[str]) -> 
             f" {_MOVE_ASIDE}; then deploy again, and it becomes a standby"
         )
     if not primaries:
-        raise PrimaryError(_no_primary(list(holders)))
+        raise _no_primary(holders, inventory)
     primary = primaries[0]
     ahead = [name for name in holders if holders[name].timeline > holders[primary].timeline]
     if ahead:
@@ -225,15 +248,26 @@ def _refuse_strangers(holders: Mapping[str, DataDirectory]) -> None:
         )
 
 
-def _no_primary(standbys: Sequence[str]) -> str:
+def _no_primary(holders: Mapping[str, DataDirectory], inventory: str) -> PrimaryError:
+    for name, held in holders.items():
+        if held.made_way_for in holders:
+            return UnfinishedError(name, held.made_way_for, inventory)
+    standbys = list(holders)
     one = len(standbys) == 1
-    return (
+    return PrimaryError(
         f"{_and(standbys)} {'is a standby' if one else 'are standbys'},"
         f" and {'its' if one else 'their'} primary is no db host of this inventory; nothing was"
-        " changed. Put the primary's line back; or, if it is lost for good, type on"
+        " changed. Put the primary's line back; to do without it, let"
+        f" {standbys[0] if one else 'one of them'} take over then:"
+        f" {switch_to(standbys[0], inventory)}; or, if it is lost for good, type on"
         f" {standbys[0] if one else 'the one with the newest writes'}:"
         " pg_ctlcluster 15 main promote; then deploy again"
     )
+
+
+def switch_to(name: str, inventory: str) -> str:
+    """Return what to type for a standby to become the primary."""
+    return f"pyinfra {inventory} tasks/switchover.py --data to={name}"
 
 
 def _mb(size: int) -> int:

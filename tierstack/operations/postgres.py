@@ -38,6 +38,8 @@ class DbState(RemoteFact):
         configured   bool: /etc/postgresql/15/main/postgresql.conf is there
         access       [line of pg_hba.tierstack.conf that lets somebody in over the network]
         standby      bool: standby.signal is there
+        made_way_for str: the host for which it stopped being the primary; "" once it follows
+        shut_down    bool: its server has ended in order, as a primary
         unfinished   bool: a run was cut off while it made the data directory, or is still at it
         system_id    str: "" if the data cannot be read
         timeline     int, checksums bool, limits {"max_connections": int, "max_wal_senders": int}
@@ -246,9 +248,9 @@ def databases(
         )
         return
     statements = [
-        *((_MAINTENANCE, sql) for role in roles for sql in _role_sql(role, state["roles"])),
+        *((MAINTENANCE, sql) for role in roles for sql in _role_sql(role, state["roles"])),
         *(pair for wanted in databases for pair in _database_sql(wanted, state["databases"])),
-        *((_MAINTENANCE, sql) for sql in _slot_sql(slots, state["slots"])),
+        *((MAINTENANCE, sql) for sql in slot_sql(slots, state["slots"])),
     ]
     if statements:
         yield _sql(statements)
@@ -263,7 +265,7 @@ def _sql(statements: Sequence[tuple[str, str]]) -> Foreseen:
 
 
 _WITHOUT_VERIFIER = re.compile(r"( PASSWORD) '.*'")
-_MAINTENANCE = "postgres"
+MAINTENANCE = "postgres"
 
 
 def _role_sql(role: Role, found: dict[str, Any]) -> Iterable[str]:
@@ -298,14 +300,14 @@ def _database_sql(wanted: Database, found: dict[str, Any]) -> Iterable[tuple[str
     name, owner = quoted_name(wanted.name), quoted_name(wanted.owner)
     if not now:
         yield (
-            _MAINTENANCE,
+            MAINTENANCE,
             f"CREATE DATABASE {name} OWNER {owner} TEMPLATE template0 ENCODING 'UTF8'"
             " LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8';",
         )
     elif now["owner"] != wanted.owner:
-        yield _MAINTENANCE, f"ALTER DATABASE {name} OWNER TO {owner};"
+        yield MAINTENANCE, f"ALTER DATABASE {name} OWNER TO {owner};"
     if now.get("open", True):
-        yield _MAINTENANCE, f"REVOKE CONNECT, TEMPORARY ON DATABASE {name} FROM PUBLIC;"
+        yield MAINTENANCE, f"REVOKE CONNECT, TEMPORARY ON DATABASE {name} FROM PUBLIC;"
     # A database without the schema is the site's own doing.
     if now.get("public_owner", "") not in (wanted.owner, None):
         yield wanted.name, f"ALTER SCHEMA public OWNER TO {owner};"
@@ -314,7 +316,7 @@ def _database_sql(wanted: Database, found: dict[str, Any]) -> Iterable[tuple[str
             yield wanted.name, f"CREATE EXTENSION {quoted_name(extension)};"
 
 
-def _slot_sql(wanted: Sequence[str], found: Sequence[dict[str, Any]]) -> Iterable[str]:
+def slot_sql(wanted: Sequence[str], found: Sequence[dict[str, Any]]) -> Iterable[str]:
     # WAL is kept from the slot's making on, so that a copy that starts later misses nothing; one
     # that has lost its place would keep none until it is used.
     for name in sorted(set(wanted)):
@@ -341,7 +343,7 @@ def role_passwords(
         state = host.get_fact(DbState, _stdin=ask)
     found = state.get("roles", {})
     statements = [
-        (_MAINTENANCE, sql)
+        (MAINTENANCE, sql)
         for role in roles
         if role.name in found
         for sql in _password_sql(role, found[role.name])
@@ -374,7 +376,7 @@ def only_slots(
     if gone:
         sql = "".join(_DROP_SLOT.format(_text(name)) for name in gone)
         effect = Effect(notes=tuple(f"drops the slot {name}" for name in gone))
-        yield run(_AGENT, {"verb": "sql", "statements": [(_MAINTENANCE, sql)]}, effect)
+        yield run(_AGENT, {"verb": "sql", "statements": [(MAINTENANCE, sql)]}, effect)
 
 
 _DROP_SLOT = """

@@ -8,6 +8,18 @@ argument list. It needs nothing but Debian's python3 and PostgreSQL's own progra
     {"verb": "copy"}
     {"verb": "make", "port": 5432, "source": null or {...}, "replaces": null or {...}}
     {"verb": "sql",  "statements": [[database, sql], ...]}
+
+    A switchover's steps, of which those that say something print one JSON object:
+
+    {"verb": "checkpoint"}
+    {"verb": "replayed", "past": "0/3000028", "patience_s": 10}
+    {"verb": "stop", "patience_s": 10, "back_s": 20}
+    {"verb": "made_way"}
+    {"verb": "make_way", "for": "db2", "checkpoint": "0/3000028"}
+    {"verb": "promote", "patience_s": 10}
+    {"verb": "give_up"}
+    {"verb": "return", "patience_s": 60}
+    {"verb": "follow", "drop_slots": "SELECT …", "patience_s": 60}
 """
 
 import fcntl
@@ -20,6 +32,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -30,6 +43,7 @@ MARKER = STAGE / "made-by-tierstack"
 CONFIG = Path("/etc/postgresql/15/main")
 ACCESS = CONFIG / "pg_hba.tierstack.conf"
 POSTMASTER = DATA / "postmaster.pid"
+SIGNAL = DATA / "standby.signal"
 UNIT = "postgresql@15-main.service"
 Segment = namedtuple("Segment", ["path", "timeline", "start", "size"])
 AS_POSTGRES = ("runuser", "-u", "postgres", "--")
@@ -100,7 +114,8 @@ def look(request):
         "present": has_data(),
         "configured": (CONFIG / "postgresql.conf").exists(),
         "access": access(),
-        "standby": (DATA / "standby.signal").exists(),
+        "standby": SIGNAL.exists(),
+        "made_way_for": made_way_for(),
         "unfinished": STAGE.exists(),
         "running": False,
         "accepts": False,
@@ -141,7 +156,13 @@ def control(directory):
     """Return what pg_controldata says of a database; it reads a file, so the server may be down."""
     said = controldata(directory)
     if "Database system identifier" not in said:
-        return {"system_id": "", "timeline": 0, "checksums": False, "limits": {}}
+        return {
+            "system_id": "",
+            "timeline": 0,
+            "checksums": False,
+            "limits": {},
+            "shut_down": False,
+        }
     return {
         "system_id": said["Database system identifier"],
         # A promotion shows in the second at once, in the first after the next checkpoint.
@@ -150,6 +171,7 @@ def control(directory):
             int(said["Min recovery ending loc's timeline"]),
         ),
         "checksums": said["Data page checksum version"] != "0",
+        "shut_down": said["Database cluster state"] == "shut down",
         "limits": {
             name: int(said[name + " setting"]) for name in ("max_connections", "max_wal_senders")
         },
@@ -457,6 +479,177 @@ def configure(port):
     run("/usr/share/postgresql-common/pg_updateaptconfig")
 
 
+# Switchover
+
+BACK = "tierstack-switchover-back"
+LSN = re.compile(r"[0-9A-F]+/[0-9A-F]+")
+
+
+def made_way_for():
+    """Return for whom this host stopped being the primary, until it follows; PostgreSQL ignores the note."""
+    return SIGNAL.read_text().strip() if SIGNAL.exists() else ""
+
+
+def checkpoint(request):
+    """Make a checkpoint, so that a stop has little left to write, and print where it is."""
+    sql = "CHECKPOINT; SELECT checkpoint_lsn FROM pg_control_checkpoint()"
+    print(json.dumps({"checkpoint": psql("postgres", sql, timeout_s=120)}))
+
+
+# One session that waits: a new one for each look costs as much as the whole wait.
+WAIT_SQL = """
+DO $$ BEGIN
+  FOR i IN 1..{tries} LOOP EXIT WHEN {condition}; PERFORM pg_sleep(0.02); END LOOP;
+END $$;
+SELECT {condition};
+"""
+
+
+def holds(condition, patience_s, before=""):
+    sql = before + WAIT_SQL.format(condition=condition, tries=int(patience_s / 0.02))
+    return psql("postgres", sql, timeout_s=patience_s + 30).split()[-1] == "t"
+
+
+def replayed(request):
+    """Wait until a standby has replayed the record that begins at an LSN."""
+    past = request["past"]
+    if not LSN.fullmatch(past):
+        raise AgentError(f"{past} is no LSN")
+    condition = f"coalesce(pg_last_wal_replay_lsn() > '{past}', false)"
+    if not holds(condition, request["patience_s"]):
+        raise AgentError(f"it has not got what the primary wrote last, up to {past}")
+
+
+def stop(request):
+    """
+    Stop the primary in order; print where its last checkpoint is.
+
+    Unless it makes way in time, it starts again by itself, whatever has become of the run.
+    """
+    if SIGNAL.exists():
+        raise AgentError("it is not the primary")
+    disarm()
+    seconds = request["back_s"]
+    timer = [f"--unit={BACK}", f"--on-active={seconds}", "--timer-property=AccuracySec=1s"]
+    done = run("systemd-run", "--quiet", "--collect", *timer, "systemctl", "start", UNIT)
+    if done.returncode != 0:
+        raise AgentError(said_by(done))
+    if active_state() in ("active", "reloading"):
+        # Not waited for: its own programs look ten times a second whether it has ended.
+        systemctl("stop", "--no-block")
+    elif POSTMASTER.exists():
+        as_postgres("pg_ctl", "stop", f"--pgdata={DATA}", "--mode=fast")  # Not systemd's child.
+    end = time.monotonic() + request["patience_s"]
+    while POSTMASTER.exists():
+        if time.monotonic() > end:
+            raise AgentError(f"it does not stop within {request['patience_s']} s")
+        time.sleep(0.01)
+    print(json.dumps({"checkpoint": last_checkpoint()}))
+
+
+def last_checkpoint():
+    """Return where a server that has ended in order made its last checkpoint."""
+    said = controldata(DATA)
+    if said.get("Database cluster state") != "shut down":
+        raise AgentError(f"it has not ended in order: {said.get('Database cluster state')}")
+    return said["Latest checkpoint location"]
+
+
+def made_way(request):
+    """Print where the last checkpoint is of a host that has made way, whether or not it runs since."""
+    if not made_way_for():
+        raise AgentError("it has not made way")
+    print(json.dumps({"checkpoint": controldata(DATA)["Latest checkpoint location"]}))
+
+
+def make_way(request):
+    """Make a primary that was stopped a standby, for good: from here on another may be promoted."""
+    disarm()
+    end = time.monotonic() + 5
+    # systemd learns of the server's end a moment later.
+    while (state := active_state()) == "active" and time.monotonic() < end:
+        time.sleep(0.01)
+    if POSTMASTER.exists() or state in ("active", "activating", "reloading"):
+        raise AgentError("it has been started again meanwhile")
+    if last_checkpoint() != request["checkpoint"]:
+        raise AgentError("it has been written to meanwhile")
+    write(SIGNAL, request["for"] + "\n", 0o600)
+    sync(DATA)
+
+
+def disarm():
+    """Have it not started again by itself."""
+    run("systemctl", "stop", f"{BACK}.timer", f"{BACK}.service")
+
+
+def active_state():
+    return run("systemctl", "is-active", UNIT).stdout.strip()
+
+
+def promote(request):
+    if not holds("NOT pg_is_in_recovery()", request["patience_s"], "SELECT pg_promote(false);"):
+        raise AgentError(f"it does not become the primary within {request['patience_s']} s")
+
+
+def give_up(request):
+    """
+    See that a standby that was told to become the primary does not do so later; print if it has.
+
+    standby.signal goes before the first write is let in.
+    """
+    run("timeout", "10", "systemctl", "stop", UNIT)
+    if POSTMASTER.exists():
+        as_postgres("pg_ctl", "stop", f"--pgdata={DATA}", "--mode=immediate")
+    promoted = not SIGNAL.exists()
+    # What is left of pg_promote's request goes when the server starts.
+    systemctl("start")
+    print(json.dumps({"promoted": promoted}))
+
+
+def come_back(request):
+    """Have a host that has made way, or was stopped for it, be the primary again; no other is."""
+    disarm()
+    if made_way_for():
+        if POSTMASTER.exists():
+            systemctl("stop")
+        SIGNAL.unlink()
+        sync(DATA)
+    end = time.monotonic() + request["patience_s"]
+    while True:
+        # One that still ends is waited for.
+        if not POSTMASTER.exists():
+            systemctl("start")
+        try:
+            if psql("postgres", "SELECT pg_is_in_recovery()", timeout_s=5) == "f":
+                return
+            problem = "it is a standby"
+        except AgentError as error:
+            problem = str(error)
+        if time.monotonic() > end:
+            raise AgentError(problem)
+        time.sleep(0.05)
+
+
+def follow(request):
+    """Have a former primary stream from the new one; WAL is kept for nobody on it any more."""
+    if not SIGNAL.exists():
+        raise AgentError("it is no standby")
+    disarm()
+    if not POSTMASTER.exists():
+        systemctl("start")
+    condition = "EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')"
+    if not holds(condition, request["patience_s"], request["drop_slots"]):
+        raise AgentError("it does not stream; look: journalctl -t postgres -n 20")
+    if made_way_for():
+        write(SIGNAL, "", 0o600)
+
+
+def systemctl(verb, *options):
+    done = run("systemctl", verb, *options, UNIT)
+    if done.returncode != 0:
+        raise AgentError(said_by(done))
+
+
 # Files and processes
 
 
@@ -511,8 +704,23 @@ def run(*command, stdin="", **environment):
 def main(request):
     # A terminal's hang-up or a controller that died must not stop a change half-way.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    verbs = {
+        "look": look,
+        "copy": copy_state,
+        "make": make,
+        "sql": sql,
+        "checkpoint": checkpoint,
+        "replayed": replayed,
+        "stop": stop,
+        "make_way": make_way,
+        "made_way": made_way,
+        "promote": promote,
+        "give_up": give_up,
+        "return": come_back,
+        "follow": follow,
+    }
     try:
-        {"look": look, "copy": copy_state, "make": make, "sql": sql}[request["verb"]](request)
+        verbs[request["verb"]](request)
     except (AgentError, OSError) as problem:
         print(problem, file=sys.stderr)
         sys.exit(1)

@@ -37,6 +37,8 @@ def main(request):
     if found["root"] and found["systemd"] and found["codename"] == request["codename"]:
         found["disks"] = {path: disk(path) for path in request["paths"]}
         found["addresses"] = addresses()
+        found["database"] = database()
+        found["database_hosts"] = database_hosts()
         found["machine"] = read("/etc/machine-id") + read("/proc/sys/kernel/random/boot_id")
         found["ports"] = holders(request["ports"])
         found["silent"] = silent(request["peers"])
@@ -112,6 +114,28 @@ def addresses():
             last = named.group(1)
         elif "/32 host LOCAL" in line and not last.startswith("127."):
             found.add(last)
+    return sorted(found)
+
+
+def database():
+    """Return whether a database of ours lies here, and whether it is only a copy."""
+    data, config = "/var/lib/postgresql/15/main", "/etc/postgresql/15/main"
+    return {
+        "present": os.path.exists(data + "/PG_VERSION"),
+        "configured": os.path.exists(config + "/postgresql.conf"),
+        "ours": os.path.exists(config + "/conf.d/50-tierstack.conf"),
+        "standby": os.path.exists(data + "/standby.signal"),
+    }
+
+
+def database_hosts():
+    """Return the addresses where the sites that Apache serves have their database."""
+    served = "".join(read(path) for path in glob.glob("/etc/apache2/sites-enabled/*"))
+    found = set()
+    for path in glob.glob("/etc/tierstack/sites/*/*/tierstack_settings.py"):
+        if os.path.dirname(path) in served:
+            named = re.search("^_DATABASE = .*'HOST': '([^']+)'", read(path), re.M)
+            found.update(named.group(1).split(",") if named else [])
     return sorted(found)
 
 
