@@ -72,9 +72,11 @@ if "balancer" in me.tiers:
 gate(name="The front door answers", before="the end", answers=balancer.answers(cluster, me))
 
 # Now that nobody needs them any more: ports that are no longer named, access of removed hosts to
-# the databases, slots of removed standbys.
+# the databases, slots of removed standbys, programs of tiers that a host has left.
 if everyone:
     base.close(cluster, me)
     share.close(cluster, me)
 if everyone and "db" in me.tiers:
     db.drop_removed(cluster, me, secrets)
+if everyone:
+    db.retire(me)

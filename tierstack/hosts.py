@@ -105,7 +105,8 @@ def _survey(declared: Cluster, packages: Packages | None) -> Cluster:
     surveyed = declared.with_memory(
         {name: found["memory_mb"] for name, found in _facts.items() if "memory_mb" in found}
     )
-    mistakes = judge(declared, answers) + check_capacity(surveyed)
+    start_empty = str(hosts[0].data.get("start_empty") or "") if hosts else ""
+    mistakes = judge(declared, answers, start_empty) + check_capacity(surveyed)
     for host in surveyed.hosts:
         # A balancer sends each web node as much as it has memory for.
         needed = "web" in host.tiers and any(b.name in names for b in surveyed.tier("balancer"))

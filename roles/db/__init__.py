@@ -14,9 +14,10 @@ from pyinfra.api.exceptions import PyinfraError
 
 from roles.db.configuration import REPLICATION_ROLE, configured, limits, outdated, source
 from roles.db.survey import Survey, ask, survey
-from tierstack.model import Cluster, Host, TierstackError
+from tierstack import hosts
+from tierstack.model import UNITS, Cluster, Host, TierstackError
 from tierstack.model.passwords import check_password
-from tierstack.model.primary import slot_name
+from tierstack.model.primary import CONFIG_DIRECTORY, slot_name
 from tierstack.operations.gate import gate
 from tierstack.operations.postgres import (
     Database,
@@ -28,9 +29,10 @@ from tierstack.operations.postgres import (
     role_passwords,
     streams,
 )
+from tierstack.operations.retired import retired
 from tierstack.secrets import Secrets
 
-__all__ = ["answers", "deploy", "drop_removed", "passwords", "survey"]
+__all__ = ["answers", "deploy", "drop_removed", "passwords", "retire", "survey"]
 
 #: Names of roles and databases that PostgreSQL brings.
 _RESERVED = ("postgres", "template0", "template1", "public")
@@ -128,7 +130,7 @@ def passwords(cluster: Cluster, host: Host, secrets: Secrets) -> None:
 
 
 def drop_removed(cluster: Cluster, host: Host, secrets: Secrets) -> None:
-    """Shut out hosts that have left the inventory, and keep no WAL for standbys among them."""
+    """Shut out hosts that have left the inventory, and keep WAL for nobody but the standbys."""
     found = survey(cluster)
     if outdated(cluster, found.states[host.name]):
         configured("PostgreSQL lets in nobody else", cluster, host, secrets)
@@ -138,6 +140,29 @@ def drop_removed(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             state=found.states[host.name],
             ask=ask(cluster, host),
             slots=_slots(cluster, host),
+        )
+    else:
+        # What it kept as a primary, or was about to keep as one.
+        only_slots(
+            name="No WAL is kept on a standby",
+            state=found.states[host.name],
+            ask=ask(cluster, host),
+            slots=[],
+        )
+
+
+def retire(host: Host) -> None:
+    """
+    Stop PostgreSQL on a host that has left the tier, at the end of a good run; its data stays.
+
+    Where it runs on, it is a copy that nobody looks after, beside what the host is for now.
+    """
+    if "db" not in host.tiers and "db" in hosts.facts(host.name)["stamps"]:
+        retired(
+            name="PostgreSQL of a former db host is stopped, and its data stays",
+            units={"db": UNITS["db"]},
+            # Else Debian starts it at boot, whatever systemd was told.
+            first=f"echo manual > {CONFIG_DIRECTORY}/start.conf",
         )
 
 

@@ -14,7 +14,7 @@ from tests.uploads import log_in, upload
 from tests.visitor import steady_visitor, steady_writer
 
 #: A lab of its own: that of the stories may still be up.
-_LAB = {
+LAB = {
     "TIERSTACK_LAB_DIR": "/var/lib/tierstack-test-ladder-lab",
     "TIERSTACK_LAB_SUBNET": "10.77.24.0/24",
 }
@@ -28,7 +28,7 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     shutil.copytree(ROOT / "inventories" / "ladder", home, dirs_exist_ok=True)
     shutil.copytree(ROOT / "example", home / "example")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in _LAB.items():
+        for name, value in LAB.items():
             patch.setenv(name, value)
         somebody = Operator.at(home / "1-single-server.py")
         somebody.edit("../../example", "example", "group_data/all.py")

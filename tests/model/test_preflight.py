@@ -30,6 +30,8 @@ def said(cluster: Cluster, name: str, **different: Any) -> dict[str, Any]:
         "clock_offset_s": 0.0,
         "disks": dict.fromkeys(asked["paths"], ROOM),
         "addresses": [host.address],
+        "database": {"present": False, "configured": False, "ours": False, "standby": False},
+        "database_hosts": [],
         "machine": f"machine of {name}",
         "ports": [],
         "silent": [],

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from tierstack.model.cluster import Cluster, Host
+from tierstack.model.database_home import judge_home
 from tierstack.model.errors import Mistake
 from tierstack.model.ports import judge_ports, listeners
 
@@ -130,7 +131,7 @@ def no_answer(said: str, sudo: bool = False, password: bool = False) -> str:
     )
 
 
-def judge(cluster: Cluster, answers: Mapping[str, _Answer]) -> list[Mistake]:
+def judge(cluster: Cluster, answers: Mapping[str, _Answer], start_empty: str = "") -> list[Mistake]:
     """
     Return what is in the way of a deploy, of all hosts that were asked.
 
@@ -138,6 +139,7 @@ def judge(cluster: Cluster, answers: Mapping[str, _Answer]) -> list[Mistake]:
         cluster: the cluster.
         answers: by host name: what `preflight_agent.py` said, {} where there is no python3, or in
             words why the host could not be asked. `clock_offset_s` is added to the agent's.
+        start_empty: the db host that is to begin with an empty database, in the user's words.
     """
     mistakes = []
     whole: dict[str, Mapping[str, Any]] = {}
@@ -164,6 +166,9 @@ def judge(cluster: Cluster, answers: Mapping[str, _Answer]) -> list[Mistake]:
             *_numbers(cluster, host, said),
             *(_way(cluster, host, peer) for peer in said["silent"] if peer not in lost),
         ]
+    # Where a host is not known, it might have the database: it is named already.
+    if whole.keys() == answers.keys():
+        mistakes += judge_home(cluster, whole, start_empty)
     return mistakes + _doubles(cluster, whole)
 
 

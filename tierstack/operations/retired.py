@@ -15,16 +15,17 @@ from tierstack.operations.foreseen import Foreseen
 
 
 @operation()
-def retired(units: Mapping[str, str]) -> Generator[Foreseen, None, None]:
+def retired(units: Mapping[str, str], first: str = "true") -> Generator[Foreseen, None, None]:
     """
     Stop services and start them no more; files and data stay.
 
     Args:
         units: by the stamp of `config` that says they are ours, the service.
+        first: shell command that goes before.
     """
     for stamp, unit in units.items():
         # The stamp goes last: a run that is cut off here stops it again.
         yield Foreseen(
-            f"systemctl disable --quiet --now {unit} && rm -f /var/lib/tierstack/{stamp}.stamp",
+            f"{first} && systemctl disable --quiet --now {unit} && rm -f /var/lib/tierstack/{stamp}.stamp",
             effect=Effect(notes=(f"stops {unit}, as this host has no part in its tier any more",)),
         )
