@@ -13,6 +13,7 @@ import pytest
 
 from tests.operator import BIN, ROOT, Deploy, Operator, assert_nothing_changed, wait_until
 from tests.visitor import steady_visitor, steady_writer
+from tierstack.operations.remote import program
 
 TASK = "tasks/switchover.py"
 DATA = "/var/lib/postgresql/15/main"
@@ -122,10 +123,26 @@ def test_killed_switchover_is_finished_by_the_next(operator: Operator) -> None:
     assert written.acknowledged <= rows(operator, "db1")
 
 
+def test_primary_that_was_only_stopped_comes_back_by_itself(operator: Operator) -> None:
+    """The run died before anybody had made way: a second one finishes it; without one, it starts again."""
+    stop = program("postgres_agent.py", {"verb": "stop", "patience_s": 10, "back_s": 20})
+    operator.ask("db1", "python3 -", given=stop)
+    done = switch_over(operator, "db2")
+    assert done.status == 0, done.said[-6000:]
+    assert roles(operator) == {"db1": "standby", "db2": "primary"}
+    assert switch_over(operator, "db1").status == 0
+    operator.ask("db1", "python3 -", given=stop)
+    wait_until("db1 is back", lambda: operator.door.ask("/guestbook.json").status == 200)
+    wait_until("db2 streams again", lambda: "streaming" in receiver(operator))
+
+
 def test_two_primaries_are_left_alone(operator: Operator) -> None:
     """Neither a deploy nor a switchover touches a host when two believe that they are primary."""
     operator.ask("db2", f"{STOP}; rm {DATA}/standby.signal; {START}")
-    files = f"cd {DATA}; ls -lR --time-style=full-iso base global/pg_control; systemctl show -p MainPID postgresql@15-main"
+    files = (
+        f"systemctl show -p MainPID postgresql@15-main; ls {DATA};"
+        " find /etc/postgresql -type f | sort | xargs sha256sum"
+    )
     before = [operator.ask(host, files) for host in ("db1", "db2")]
     for refused in (operator.deploy(), switch_over(operator, "db2")):
         assert refused.status == 1
@@ -133,6 +150,7 @@ def test_two_primaries_are_left_alone(operator: Operator) -> None:
     assert [operator.ask(host, files) for host in ("db1", "db2")] == before
     operator.ask("db2", f"{STOP}; runuser -u postgres -- touch {DATA}/standby.signal")
     operator.deploy_well()
+    operator.ask("db2", f"rm -rf {DATA}.aside-*")
 
 
 @contextmanager

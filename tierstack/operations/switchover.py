@@ -171,10 +171,8 @@ class _SwitchOver(PyinfraCommand):
 
     def _follow(self) -> None:
         """Wait until everybody else streams."""
-        request = {"drop_slots": DROP_IDLE_SLOTS, "patience_s": _FOLLOW_S}
-        told = [gevent.spawn(_do, name, "follow", **request) for name in self._followers]
-        gevent.joinall(told)
-        if late := [str(greenlet.exception) for greenlet in told if greenlet.exception]:
+        told = [gevent.spawn(_follows, name) for name in self._followers]
+        if late := [said for greenlet in told if (said := greenlet.get())]:
             raise SwitchoverError(
                 f"{self._to} is the primary, and no write is lost, but {'; '.join(late)};"
                 f" {self._again}"
@@ -186,6 +184,15 @@ DROP_IDLE_SLOTS = (
     "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"  # noqa: S608 -- a constant
     f" WHERE starts_with(slot_name, '{SLOT_PREFIX}') AND NOT active;"
 )
+
+
+def _follows(name: str) -> str:
+    """Have a host follow the new primary; return "", or why it does not."""
+    try:
+        _do(name, "follow", drop_slots=DROP_IDLE_SLOTS, patience_s=_FOLLOW_S)
+    except HostError as error:
+        return str(error)
+    return ""
 
 
 def _do(name: str, verb: str, **request: Any) -> str:
