@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from pyinfra import host
 
-from roles import balancer, base, cache, db, media, share, web
+from roles import balancer, base, cache, copies, db, media, share, web
 from tierstack.hosts import surveyed_cluster, whole_run
 from tierstack.operations.gate import gate
 from tierstack.secrets import load_secrets
@@ -40,6 +40,7 @@ if "cache" in me.tiers:
     cache.deploy(cluster, me)
 gate(name="The cache tier answers", before="the share", answers=cache.answers(cluster, me))
 
+copies.mark_home(cluster, me)
 if me == cluster.exporter:
     share.export(cluster, me, secrets, everyone=everyone)
 gate(name="MEDIA_ROOT is exported", before="the media tier", answers=share.answers(cluster, me))
@@ -76,6 +77,7 @@ gate(name="The front door answers", before="the end", answers=balancer.answers(c
 if everyone:
     base.close(cluster, me)
     share.close(cluster, me)
+    copies.close(cluster, me)
 if everyone and "db" in me.tiers:
     db.drop_removed(cluster, me, secrets)
 if everyone:

@@ -36,6 +36,12 @@ _REQUEST_S = 10
 #: How long visitors wait for the only web node while it restarts, in seconds.
 _ALONE_S = 30
 
+#: How long a balancer remembers that a file is nowhere, in seconds; and of how many files.
+_MISSING_S, _MISSING_FILES = 5, 20000
+
+#: Most media hosts beside the first one that are asked for a file.
+_MEDIA_RETRIES = 2
+
 #: How much longer than a request may take HAProxy waits for its answer, in seconds.
 _GRACE_S = 5
 
@@ -136,7 +142,6 @@ def configuration(cluster: Cluster, host: Host, *, ipv6: bool) -> bytes:
     """Return HAProxy's configuration on one balancer."""
     settings = cluster.settings
     sites = [_site(site) for site in cluster.sites]
-    media_nodes = cluster.tier("media")
     return template(
         "balancer/etc/haproxy/tierstack.cfg.j2",
         download_s=_DOWNLOAD_S,
@@ -156,7 +161,7 @@ def configuration(cluster: Cluster, host: Host, *, ipv6: bool) -> bytes:
         else "",
         health_path=web.HEALTH_PATH,
         health_host=name_of(cluster.sites[0]),
-        routes=sites if media_nodes else [],
+        routes=sites if cluster.tier("media") else [],
         **_refusals(cluster),
         uploads=upload_connections(cluster),
         alone_s=_ALONE_S,
@@ -168,8 +173,27 @@ def configuration(cluster: Cluster, host: Host, *, ipv6: bool) -> bytes:
         ],
         media_health_path=media.HEALTH_PATH,
         media_port=settings.media.port,
-        media_nodes=media_nodes,
+        **_media(cluster),
     )
+
+
+def _media(cluster: Cluster) -> dict[str, Any]:
+    """Return who serves files, the home of MEDIA_ROOT first where others have copies of it."""
+    copies = cluster.copies
+    home = cluster.media_home
+    others = [node for node in cluster.tier("media") if node != home or not copies]
+    count = len(others) + 1
+    return {
+        "media_nodes": [home, *others] if copies else others,
+        "media_home": home.name if copies else "",
+        # Each rule is asked when those before it were not for it: all hosts get the same share.
+        "media_chances": [
+            {"name": node.name, "of": count - index} for index, node in enumerate(others)
+        ],
+        "media_retries": min(count - 1, _MEDIA_RETRIES),
+        "missing_s": _MISSING_S,
+        "missing_files": _MISSING_FILES,
+    }
 
 
 def _refusals(cluster: Cluster) -> dict[str, Any]:

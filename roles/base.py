@@ -31,12 +31,17 @@ _EXPORT_PACKAGES = {
     "nfs": ("nfs-kernel-server",),
     "sshfs": ("openssh-server", "openssh-sftp-server"),
 }
+#: What sends copies of MEDIA_ROOT to further media hosts, and what takes them.
+_COPY_PACKAGES = ("lsyncd", "rsync")
 _MOUNT_PACKAGES = {"nfs": ("nfs-common",), "sshfs": ("sshfs",)}
 
 #: Tiers whose programs are stopped on a host that has left them; each has a stamp of its name.
 _MAY_LEAVE = ("balancer", "web", "cache", "media")
 
 _FIREWALL = "/usr/local/lib/tierstack/firewall"
+
+#: Directories that lsyncd may watch; the kernel takes 1 KiB for each that it does.
+_WATCHES = 1048576
 
 #: Rules by chain, "input" and "output".
 _Chains = dict[str, list[str]]
@@ -82,6 +87,7 @@ def deploy(cluster: Cluster, host: Host) -> None:
                 template(
                     "base/etc/sysctl.d/60-tierstack.conf.j2",
                     swappiness=cluster.settings.base.swappiness,
+                    watches=_WATCHES if cluster.copies and host in cluster.home_candidates else 0,
                 ),
             ),
             File(
@@ -197,15 +203,22 @@ def needed_packages(cluster: Cluster, host: Host, container: bool) -> Sequence[s
         wanted.append("chrony")  # A container has its machine's clock.
     for tier in host.tiers:
         wanted += PACKAGES.get(tier, ())
-    if host == cluster.exporter:
+    # Which media host has MEDIA_ROOT may change: each has what the other needs.
+    if cluster.exporter and host in cluster.home_candidates:
         wanted += _EXPORT_PACKAGES[cluster.settings.media.share]
-    if cluster.mounts_share(host):
+        wanted += _COPY_PACKAGES if cluster.copies else ()
+    if cluster.mounts_share(host) or (cluster.exporter and _may_mount(cluster, host)):
         wanted += _MOUNT_PACKAGES[cluster.settings.media.share]
     if "web" in host.tiers and not cluster.tier("media"):
         wanted.append("media-types")  # Apache serves files itself, each as what its ending says.
     if "web" in host.tiers:
         wanted += [package for site in cluster.sites for package in site.settings.packages]
     return sorted(set(wanted))
+
+
+def _may_mount(cluster: Cluster, host: Host) -> bool:
+    """Return whether a host mounts MEDIA_ROOT once it lies on another one."""
+    return "web" in host.tiers and host in cluster.home_candidates
 
 
 def _rule(opening: Opening, end: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pyinfra
 from pyinfra.api.facts import FactBase
 
-from roles import share
+from roles import copies, share
 from tierstack import hosts
 from tierstack.model import Cluster, Host, Site
 from tierstack.operations.config import Directory, File, Unit, config, template
@@ -42,6 +42,7 @@ INERT = rf"(?i)\.(?:{'|'.join(_INERT)})$"
 def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     """Serve media and static files on the host's cluster address."""
     share.mount(cluster, host, secrets)
+    copies.deploy(cluster, host, secrets)
     config(
         name="lighttpd serves media and static files",
         stamp="media",
@@ -134,6 +135,7 @@ def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
     if "media" not in host.tiers:
         return None
     mounts = [site.media_root for site in cluster.sites if cluster.mounts_share(host)]
+    copy = copies.answers(cluster, host)
 
     def check() -> str:
         said: str = pyinfra.host.get_fact(
@@ -143,7 +145,7 @@ def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
             path=HEALTH_PATH,
             _stdin=_ASK,
         )
-        return said or share.not_mounted(mounts)
+        return said or share.not_mounted(mounts) or (copy() if copy else "")
 
     return check
 

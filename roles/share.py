@@ -28,6 +28,9 @@ NFS_OPTIONS = "vers=4.2,softerr,timeo=10,retrans=2,sync,nosuid,nodev,noexec"
 #: `dir_cache=no`: what one web host uploads, the others see. Source: sshfs(1).
 SSHFS_OPTIONS = "allow_other,default_permissions,nosuid,nodev,noexec,dir_cache=no"
 
+#: What the services that mount have loaded is noted under this name.
+MOUNT_STAMP = "share"
+
 #: NFSv4 needs no port mapper and no lock daemon; Debian's packages start both at boot.
 _UNUSED_BY_NFS4 = ("rpcbind.service", "rpcbind.socket", "rpc-statd.service")
 
@@ -133,13 +136,25 @@ def export(cluster: Cluster, host: Host, secrets: Secrets, *, everyone: bool) ->
 
 def close(cluster: Cluster, host: Host) -> None:
     """Take back, at the end of a good run, what a host exported that does not any more."""
-    if "media" in host.tiers and host != cluster.exporter:
+    if host != cluster.exporter and "share-export" in hosts.facts(host.name)["stamps"]:
         config(
             name="MEDIA_ROOT is exported by another host alone",
             stamp="share-export",
-            entries=[Absent(_EXPORTS)],
-            then=_REREAD_EXPORTS,
+            entries=[Absent(_EXPORTS), *_gone(_SSHFS_EXPORT)],
+            then=f"{_stopped([_SSHFS_EXPORT])}; {_REREAD_EXPORTS}",
         )
+
+
+def stop_export(cluster: Cluster) -> str:
+    """Return a shell command that shuts MEDIA_ROOT to other hosts, until `start_export`."""
+    if cluster.settings.media.share == "nfs":
+        return "systemctl stop nfs-server.service"
+    return f"systemctl stop {_SSHFS_EXPORT}"
+
+
+def start_export(cluster: Cluster) -> str:
+    """Return a shell command that opens it again."""
+    return stop_export(cluster).replace(" stop ", " start ")
 
 
 def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
@@ -205,6 +220,19 @@ def mount(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     """Mount MEDIA_ROOT of each site; on the host that exports it, it is there already."""
     if not cluster.mounts_share(host):
         return
+    nfs = cluster.settings.media.share == "nfs"
+    config(
+        name=f"MEDIA_ROOT is mounted over {cluster.settings.media.share}",
+        stamp=MOUNT_STAMP,
+        entries=mount_entries(cluster, host, secrets),
+        check=" && ".join(_nothing_hidden(site, cluster.media_home) for site in cluster.sites),
+        then=_stopped(_UNUSED_BY_NFS4) if nfs else "",
+        units=mount_units(cluster),
+    )
+
+
+def mount_entries(cluster: Cluster, host: Host, secrets: Secrets) -> list[Entry]:
+    """Return the files by which a host mounts MEDIA_ROOT."""
     server = cluster.media_home
     nfs = cluster.settings.media.share == "nfs"
     values: dict[str, Any] = {
@@ -215,30 +243,28 @@ def mount(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     if nfs and "web" not in host.tiers:
         values["options"] += ",ro"
     kind = "nfs" if nfs else "sshfs"
-    config(
-        name=f"MEDIA_ROOT is mounted over {kind}",
-        stamp="share",
-        # The mount points are no entries: a look at a mount whose server is dead would wait for it.
-        # The services make them.
-        entries=[
-            *(_masked(_UNUSED_BY_NFS4) if nfs else _sshfs_client(cluster, secrets)),
-            *(
-                File(
-                    f"/etc/systemd/system/{unit_name(site)}",
-                    template(
-                        f"web/etc/systemd/system/tierstack-media.{kind}.service.j2",
-                        site=site,
-                        **values,
-                    ),
-                    needs="restart",
-                )
-                for site in cluster.sites
-            ),
-        ],
-        check=" && ".join(_nothing_hidden(site, server) for site in cluster.sites),
-        then=_stopped(_UNUSED_BY_NFS4) if nfs else "",
-        units=[Unit(unit_name(site)) for site in cluster.sites],
-    )
+    # The mount points are no entries: a look at a mount whose server is dead would wait for it. The
+    # services make them.
+    return [
+        *(_masked(_UNUSED_BY_NFS4) if nfs else _sshfs_client(cluster, secrets)),
+        *(
+            File(
+                f"/etc/systemd/system/{unit_name(site)}",
+                template(
+                    f"web/etc/systemd/system/tierstack-media.{kind}.service.j2",
+                    site=site,
+                    **values,
+                ),
+                needs="restart",
+            )
+            for site in cluster.sites
+        ),
+    ]
+
+
+def mount_units(cluster: Cluster) -> list[Unit]:
+    """Return the services that mount MEDIA_ROOT of each site."""
+    return [Unit(unit_name(site)) for site in cluster.sites]
 
 
 def _sshfs_client(cluster: Cluster, secrets: Secrets) -> list[Entry]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gevent
@@ -19,6 +19,7 @@ from pyinfra.context import ctx_host, ctx_state
 from tierstack.engine import Rehearsal, connector_arguments
 from tierstack.inventory import checked_cluster
 from tierstack.model import Cluster, Host, InventoryError, Mistake
+from tierstack.model.media_home import MediaHomeError, MediaRoot, decide_home
 from tierstack.model.preflight import clock_offset_s, judge, no_answer, question
 from tierstack.model.sizing import check_capacity
 from tierstack.operations.remote import program
@@ -29,6 +30,9 @@ from tierstack.run_lock import lock_out_others
 _ANSWER_S = 60
 
 Packages = Callable[[Cluster, Host, bool], Sequence[str]]
+
+#: Decides where MEDIA_ROOT of a site lies: as `decide_home`.
+DecideHome = Callable[[Cluster, Mapping[str, MediaRoot], str], str]
 
 _facts: dict[str, dict[str, Any]] = {}
 _cluster: Cluster | PyinfraError | None = None
@@ -64,13 +68,14 @@ def ask_all(
     return {name: greenlet.get() for name, greenlet in asked.items()}
 
 
-def surveyed_cluster(packages: Packages | None = None) -> Cluster:
+def surveyed_cluster(packages: Packages | None = None, home: DecideHome = decide_home) -> Cluster:
     """
     Return the cluster with what its hosts said of themselves; ask them once a run.
 
     Args:
         packages: returns the Debian packages that a host needs; True is for a container. None
             for a task that installs none.
+        home: decides where MEDIA_ROOT lies, from what the hosts hold.
 
     Raises:
         PyinfraError: every finding in one message; no host was changed.
@@ -79,7 +84,7 @@ def surveyed_cluster(packages: Packages | None = None) -> Cluster:
     with _lock:
         if _cluster is None:
             try:
-                _cluster = _survey(checked_cluster(), packages)
+                _cluster = _survey(checked_cluster(), packages, home)
             except PyinfraError as error:
                 _cluster = error
         # pyinfra asks once for each host: what was refused is not looked at again.
@@ -88,7 +93,7 @@ def surveyed_cluster(packages: Packages | None = None) -> Cluster:
         return _cluster
 
 
-def _survey(declared: Cluster, packages: Packages | None) -> Cluster:
+def _survey(declared: Cluster, packages: Packages | None, home: DecideHome) -> Cluster:
     hosts = inventory.get_active_hosts()
     names = {host.name for host in hosts}
     asked = {}
@@ -106,7 +111,12 @@ def _survey(declared: Cluster, packages: Packages | None) -> Cluster:
         {name: found["memory_mb"] for name, found in _facts.items() if "memory_mb" in found}
     )
     start_empty = str(hosts[0].data.get("start_empty") or "") if hosts else ""
-    mistakes = judge(declared, answers, start_empty) + check_capacity(surveyed)
+    mistakes = judge(declared, answers, start_empty)
+    # What an unsupported host says of its disks would not mean much.
+    if not mistakes:
+        surveyed, lost = _with_media_home(surveyed, home)
+        mistakes += lost
+    mistakes += check_capacity(surveyed)
     for host in surveyed.hosts:
         # A balancer sends each web node as much as it has memory for.
         needed = "web" in host.tiers and any(b.name in names for b in surveyed.tier("balancer"))
@@ -126,6 +136,22 @@ def _survey(declared: Cluster, packages: Packages | None) -> Cluster:
         shown = InventoryError(declared.inventory.name, mistakes).message()
         raise PyinfraError(shown.replace("no host was touched", "no host was changed"))
     return surveyed
+
+
+def _with_media_home(cluster: Cluster, decide: DecideHome) -> tuple[Cluster, list[Mistake]]:
+    """Return the cluster with MEDIA_ROOT where the hosts say that it lies, or why it cannot be told."""
+    homes: dict[str, str] = {}
+    for site in cluster.sites:
+        held = {name: MediaRoot(**said["media"][site.name]) for name, said in _facts.items()}
+        try:
+            homes[site.name] = decide(cluster, held, site.media_root)
+        except MediaHomeError as error:
+            return cluster, [Mistake(f"media of {site.name}", str(error))]
+    if len(set(homes.values())) > 1:
+        where = ", ".join(f"that of {site} on {home}" for site, home in homes.items())
+        what = f"MEDIA_ROOT of all sites must lie on one host ({where}); move them together"
+        return cluster, [Mistake("media", what)]
+    return cluster.with_media_home(next(iter(homes.values()))), []
 
 
 def _ask(host: PyinfraHost, stdin: str) -> dict[str, Any] | str:

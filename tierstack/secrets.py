@@ -172,6 +172,8 @@ def _wanted(cluster: Cluster, values: dict[str, str]) -> dict[str, Callable[[], 
     if cluster.exporter and cluster.settings.media.share == "sshfs":
         wanted["share.client_key"] = _ssh_key
         wanted[f"share.{cluster.exporter.name}_host_key"] = _ssh_key
+    if cluster.exporter:
+        wanted["share.copy_password"] = _password
     if cluster.settings.balancer.https and cluster.settings.balancer.certificate is None:
         domains = sorted({domain for site in cluster.sites for domain in site.settings.domains})
         names: list[x509.GeneralName] = [x509.DNSName(domain) for domain in domains]

@@ -18,6 +18,7 @@ from pyinfra_cli.inventory import make_inventory
 
 from tierstack.host_keys import advice
 from tierstack.model import TIERS, UNITS, Cluster, Host
+from tierstack.model.media_home import COPY_UNITS
 from tierstack.model.primary import slot_name
 from tierstack.operations.haproxy import HaproxyStat, Server
 from tierstack.operations.postgres import DbState, look, streams
@@ -89,7 +90,10 @@ def _ask(cluster: Cluster, host: Host, connected: PyinfraHost) -> dict[str, Any]
         "tiers": host.tiers,
         "address": host.address,
         "sites": [site.name for site in cluster.sites],
-        "units": [UNITS[tier].removesuffix(".service") for tier in host.tiers],
+        "units": [
+            *(UNITS[tier].removesuffix(".service") for tier in host.tiers),
+            *(COPY_UNITS.values() if cluster.copies and "media" in host.tiers else ()),
+        ],
         "web_port": settings.web.port,
         "media_port": settings.media.port,
         "cache_port": settings.cache.port,
@@ -127,6 +131,7 @@ def judge(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> list
         cluster: what should be.
         answers: by host name, what it said, or why it said nothing.
     """
+    cluster = _with_media_home(cluster, answers)
     rotation = _rotation(cluster, answers)
     nodes = []
     for tier in TIERS:
@@ -142,6 +147,16 @@ def judge(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> list
                 continue
             nodes.append(_JUDGES[tier](cluster, host, said, rotation))
     return _with_primary_count(nodes)
+
+
+def _with_media_home(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> Cluster:
+    """Return the cluster with MEDIA_ROOT on the one host that says so; else where it was declared."""
+    homes = [
+        name
+        for name, said in answers.items()
+        if isinstance(said, dict) and "home" in said.get("marks", {}).values()
+    ]
+    return cluster.with_media_home(homes[0]) if len(homes) == 1 else cluster
 
 
 def _rotation(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> _Rotation:
@@ -253,9 +268,22 @@ def _judge_media(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _
     serves = "media and static files"
     if host == cluster.exporter:
         serves += f", {cluster.settings.media.share} share"
+    if cluster.copies and host == cluster.media_home:
+        serves += ", home of uploads"
+    elif host in cluster.copies:
+        serves += f", copy of uploads from {cluster.media_home.name}"
     state = "out of rotation" if out else "in rotation"
-    wrong = out or _lost_mounts(cluster, host, said)
+    wrong = out or _lost_mounts(cluster, host, said) or _no_copies(cluster, host, said)
     return Node("media", host.name, state, serves, wrong, good=not wrong)
+
+
+def _no_copies(cluster: Cluster, host: Host, said: dict[str, Any]) -> str:
+    """Return what is missing until uploads reach every media host, or an empty string."""
+    unit = COPY_UNITS["copy" if host in cluster.copies else "home"]
+    taking_part = cluster.copies and host in (*cluster.copies, cluster.media_home)
+    if not taking_part or said["units"][unit] == "active":
+        return ""
+    return f"{unit} is {said['units'][unit]}, and new uploads reach no copy; look: journalctl -u {unit}"
 
 
 def _judge_storage(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Rotation) -> Node:

@@ -57,6 +57,29 @@ def test_files_go_to_the_media_hosts(home: Home) -> None:
     assert "server media1 10.0.0.41:8081" in _section(home, "backend media")
 
 
+def test_home_of_uploads_is_asked_for_what_others_lack(home: Home) -> None:
+    """Each media host gets its share; a 404 goes to the home, and one of a moment ago to it alone."""
+    media = '[("media1", {"address": "10.0.0.41", "memory_mb": 512})'
+    more = (
+        f'{media}, ("media2", {{"address": "10.0.0.42"}}), ("media3", {{"address": "10.0.0.43"}})'
+    )
+    home.inventory(HOSTS.replace(media, more))
+    cluster = home.load().with_media_home("media2")
+    text = configuration(cluster, cluster.host("lb1"), ipv6=True).decode()
+    lines = [line.strip() for line in text.splitlines()]
+    chosen = [line for line in lines if line.startswith(("use-server", "server media"))]
+    assert chosen == [
+        "use-server media2 if missing",
+        "use-server media1 if { rand(3) eq 0 }",
+        "use-server media3 if { rand(2) eq 0 }",
+        "server media2 10.0.0.42:8081",
+        "server media1 10.0.0.41:8081",
+        "server media3 10.0.0.43:8081",
+    ]
+    assert "http-request disable-l7-retry if missing" in lines
+    assert "stick-table type integer size 20000 expire 5s" in lines
+
+
 def test_lone_node_is_not_given_up_at_once(home: Home) -> None:
     """Where another node could take over, a refused connection counts; where none could, it waits."""
     observe = "default-server observe layer4 error-limit 2 on-error mark-down"

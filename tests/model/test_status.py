@@ -72,6 +72,30 @@ def test_storage_and_its_readers_have_their_lines(home: Home) -> None:
     assert line(cluster, said, "media1").notes == "MEDIA_ROOT is not mounted for blog"
 
 
+def test_home_and_copies_have_their_parts(home: Home) -> None:
+    """Who says that it has the uploads, has them; who sends or keeps no copy is named."""
+    media = '[("media1", {"address": "10.0.0.41", "memory_mb": 512})'
+    home.inventory(HOSTS.replace(media, f'{media}, ("media2", {{"address": "10.0.0.42"}})'))
+    cluster, said = home.load(), answers()
+    units = {"lighttpd": "active", "tierstack-copies": "inactive", "tierstack-copy": "active"}
+    said["media1"] = {"units": units, "media": 200, "marks": {"blog": "copy"}}
+    said["media2"] = {"units": units, "media": 200, "marks": {"blog": "home"}}
+    said["lb1"]["servers"].append(
+        Server("media", "media2", "", "UP", sessions=0, check="L7OK 200", since_s=9)
+    )
+    assert line(cluster, said, "media1").serves == (
+        "media and static files, copy of uploads from media2"
+    )
+    assert line(cluster, said, "media1").good
+    assert line(cluster, said, "media2").serves == (
+        "media and static files, nfs share, home of uploads"
+    )
+    assert line(cluster, said, "media2").notes == (
+        "tierstack-copies is inactive, and new uploads reach no copy; look: journalctl -u"
+        " tierstack-copies"
+    )
+
+
 def test_healthy_cluster_is_good(home: Home) -> None:
     """All is well: every line is good, and says who is what."""
     nodes = judge(home.load(), answers())

@@ -20,7 +20,7 @@ DOWNLOADED_PACKAGES = (
     "apache2", "libapache2-mod-python", "postgresql", "postgresql-client", "memcached",
     "lighttpd", "haproxy", "nftables", "chrony", "sshfs", "nfs-kernel-server", "nfs-common",
     "openssh-server", "openssl", "python3-venv", "python3-pip", "python3-dev", "libpq5", "curl",
-    "rsync", "acl", "logrotate", "socat",
+    "rsync", "lsyncd", "acl", "logrotate", "socat",
 )  # fmt: skip
 DOWNLOADED_WHEELS = ("Django>=5.2,<5.3", "psycopg[binary]", "pymemcache", "Pillow")
 RELEASE_PYTHON = "3.11"

@@ -84,10 +84,9 @@ def _check_tiers(raw: RawInventory, mistakes: list[Mistake]) -> None:
         if "storage" in raw.groups:
             what = f"nobody serves what lies there; {example.format('media', 41)}"
             mistakes.append(Mistake("storage", what))
-    for tier in ("storage", "media"):
-        if len(raw.groups.get(tier, ())) > 1:
-            what = f"more than one {tier} host is not supported yet; write one"
-            mistakes.append(Mistake(tier, what))
+    if len(raw.groups.get("storage", ())) > 1:
+        what = "more than one storage host is not supported yet; write one"
+        mistakes.append(Mistake("storage", what))
 
 
 def _sites(raw: RawInventory, settings: Settings, mistakes: list[Mistake]) -> tuple[Site, ...]:

@@ -142,6 +142,7 @@ class Cluster:
         sites: all sites.
         settings: the settings with defaults filled in.
         flows: every connection that the cluster needs.
+        found_home: name of the host that has MEDIA_ROOT, as the hosts said; "" until they were asked.
     """
 
     name: str
@@ -151,6 +152,7 @@ class Cluster:
     sites: tuple[Site, ...]
     settings: Settings
     flows: tuple[Flow, ...] = ()
+    found_home: str = ""
 
     def host(self, name: str) -> Host:
         """Return the host of that name. Raises KeyError when there is none."""
@@ -166,11 +168,27 @@ class Cluster:
     @property
     def media_home(self) -> Host:
         """
-        The host whose disk holds MEDIA_ROOT.
+        The host whose disk holds MEDIA_ROOT; until hosts were asked, where an empty cluster has it.
 
         Source: chapter, "Use a separate media server", and "you'd add an NFS server".
         """
-        return (self.tier("storage") or self.tier("media") or self.tier("web"))[0]
+        return self.host(self.found_home) if self.found_home else self.home_candidates[0]
+
+    @property
+    def home_candidates(self) -> tuple[Host, ...]:
+        """The hosts that MEDIA_ROOT may lie on; the first one has it on an empty cluster."""
+        return self.tier("storage") or self.tier("media") or self.tier("web")
+
+    @property
+    def copies(self) -> tuple[Host, ...]:
+        """The media hosts that keep a copy of MEDIA_ROOT on their own disk, and serve it."""
+        if self.tier("storage"):
+            return ()
+        return tuple(
+            host
+            for host in self.tier("media")
+            if host != self.media_home and not self.mounts_share(host)
+        )
 
     @property
     def exporter(self) -> Host | None:
@@ -232,6 +250,10 @@ class Cluster:
         tiers = {flow.source for flow in self.flows if flow.target == target and flow.port == port}
         return tuple(sorted({host.address for tier in tiers for host in self.tier(tier)}))
 
+    def with_media_home(self, name: str) -> Cluster:
+        """Return the cluster with MEDIA_ROOT on the host of that name."""
+        return replace(self, found_home=name)
+
     def with_memory(self, memory_mb: dict[str, int]) -> Cluster:
         """Return the cluster with the memory of hosts whose line says none, by host name, in MiB."""
         hosts = tuple(
@@ -287,5 +309,8 @@ def derive_flows(tiers: set[str], settings: Settings) -> tuple[Flow, ...]:
     if exporter == "storage":
         purpose = f"uploaded files over {share}"
         flows.append(Flow("media", "storage", share_port, purpose, clear_text=clear))
+    else:
+        copies = "copies of uploads"
+        flows.append(Flow("media", "media", settings.media.copy_port, copies, clear_text=True))
     known = tiers | {"internet", "admin", "all"}
     return tuple(flow for flow in flows if flow.source in known and flow.target in known)

@@ -47,10 +47,14 @@ def listeners(cluster: Cluster, host: Host) -> list[Listener]:
         found.append(Listener(settings.db.port, "db.port", at, UNITS["db"]))
     if "cache" in host.tiers:
         found.append(Listener(settings.cache.port, "cache.port", here, UNITS["cache"]))
-    if host == cluster.exporter:
+    # MEDIA_ROOT may move to any of them, so both ports are kept free wherever they may be wanted.
+    if cluster.exporter and host in cluster.home_candidates:
         nfs, port = settings.media.share == "nfs", settings.media.share_port
         key, unit = ("media.share", "") if nfs else ("media.sshfs_port", "tierstack-share.service")
         found.append(Listener(port, key, here, unit))
+    if cluster.copies and host in cluster.home_candidates:
+        unit, port = "tierstack-copy.service", settings.media.copy_port
+        found.append(Listener(port, "media.copy_port", here, unit))
     if "media" in host.tiers:
         found.append(Listener(settings.media.port, "media.port", here, UNITS["media"]))
     return found

@@ -64,6 +64,7 @@ def question(
         "ports": ports,
         "peers": _peers(cluster, host, asked),
         "accounts": _accounts(cluster, host),
+        "media": {site.name: site.media_root for site in cluster.sites},
         "packages": packages,
     }
 
@@ -84,6 +85,7 @@ def _peers(cluster: Cluster, host: Host, asked: Collection[str]) -> dict[str, di
 def _accounts(cluster: Cluster, host: Host) -> dict[str, int]:
     """Return the accounts whose numbers must be ours: over NFS, owners travel as numbers."""
     shares = host == cluster.exporter or cluster.mounts_share(host)
+    shares = shares or (cluster.exporter is not None and host in cluster.home_candidates)
     if not shares or cluster.settings.media.share != "nfs":
         return {}
     return {site.account: site.uid for site in cluster.sites}
@@ -233,7 +235,7 @@ def _rooms(cluster: Cluster, host: Host) -> list[_Room]:
         purpose = "PostgreSQL" + (f" with {kept} for db.slot_keep_mb" if kept else "")
         rooms.append(_Room("/usr", 300, 3000, "packages"))
         rooms.append(_Room("/var/lib/postgresql", _WAL_MB + 200 + kept, 5000, purpose))
-    if "media" in host.tiers or host == cluster.media_home:
+    if "media" in host.tiers or host in (cluster.media_home, *cluster.tier("storage")):
         rooms.append(_Room("/srv", 500, 5000, "uploads and static files"))
     return rooms
 

@@ -260,6 +260,10 @@ class MediaSettings(_Settings):
         default=2222,
         description="Port of the SSH server that serves only MEDIA_ROOT, with `sshfs`.",
     )
+    copy_port: Port = Field(
+        default=8730,
+        description="Port of the rsync server by which further media hosts get copies of uploads.",
+    )
     max_age_s: Annotated[int, Field(ge=0)] = Field(
         default=3600, description="How long browsers may keep an uploaded file, in seconds."
     )

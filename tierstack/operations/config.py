@@ -27,6 +27,9 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 _TEMPLATES = _ROOT / "templates"
 _AGENT = "agent.py"
 
+#: What a unit is told whose files have been put in place unseen.
+_ANEW: tuple[Action, ...] = ("enable", "restart")
+
 Activation = Literal["reload", "restart"]
 
 
@@ -170,10 +173,7 @@ def config(
     loaded is remembered in a stamp on the host, so a run that was cut off between files and
     reload is made good by the next.
     """
-    want = {
-        "restart": _digest([e for e in entries if getattr(e, "needs", "reload") == "restart"]),
-        "reload": _digest([e for e in entries if getattr(e, "needs", "reload") == "reload"]),
-    }
+    want = _loaded(entries)
     look = {
         "verb": "look",
         "paths": [entry.path for entry in entries],
@@ -220,6 +220,36 @@ def config(
             notes=() if changed or actions else ("notes on the host that all this is in place",),
         ),
     )
+
+
+def applied(entries: Sequence[Entry], units: Sequence[Unit], stamp: str) -> dict[str, Any]:
+    """
+    Return the request by which `agent.py` does what `config` would do, without a look beforehand.
+
+    For what must be done from inside of another operation: a later `config` of the same finds
+    nothing to change. The units are restarted.
+
+    Args:
+        entries: what must be there.
+        units: the units that read them.
+        stamp: name of this set of files.
+    """
+    return {
+        "verb": "apply",
+        "entries": [_sent(entry) for entry in entries],
+        "stamp": {
+            "name": stamp,
+            "was": {},
+            "during": {"restart": "unfinished", "reload": "unfinished"},
+            "want": _loaded(entries),
+        },
+        "check": "",
+        "check_staged": "",
+        "then": "",
+        "actions": [
+            _sent_action(action, unit) for unit in units for action in _ANEW if unit.enabled
+        ],
+    }
 
 
 def _actions(unit: Unit, state: dict[str, bool], reload: bool, restart: bool) -> list[Action]:
@@ -287,6 +317,14 @@ def _matches(entry: Entry, found: dict[str, Any]) -> bool:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _loaded(entries: Sequence[Entry]) -> dict[str, str]:
+    """Return hashes over what units load by a restart, and by a reload."""
+    return {
+        needs: _digest([entry for entry in entries if getattr(entry, "needs", "reload") == needs])
+        for needs in ("restart", "reload")
+    }
 
 
 def _digest(entries: Sequence[Entry]) -> str:

@@ -21,8 +21,9 @@ def main(request):
     if "web" in request["tiers"]:
         found["web"] = http_status(request["address"], request["web_port"], "/-/health")
         found["releases"] = {site: release(site) for site in request["sites"]}
-    if {"web", "media"} & set(request["tiers"]):
+    if {"web", "media", "storage"} & set(request["tiers"]):
         found["mounts"] = {site: mounted("/srv/%s/media" % site) for site in request["sites"]}
+        found["marks"] = {site: mark("/srv/%s/media" % site) for site in request["sites"]}
     if "storage" in request["tiers"]:
         found["share"] = answers(request["address"], request["share_port"])
     if "media" in request["tiers"]:
@@ -83,6 +84,17 @@ def mounted(path):
     """Ask the file system in a process of its own: a dead server must not hang this one."""
     good, said = run("stat", "-f", "-c", "%T", path)
     return good and said in ("fuseblk", "fuse", "nfs", "nfs4")
+
+
+def mark(path):
+    """Return what MEDIA_ROOT is marked as on this host's own disk, or ""; a mount is asked nothing."""
+    with open("/proc/self/mountinfo") as file:
+        mounts = [line.split() for line in file]
+    kinds = [line[line.index("-") + 1] for line in mounts if line[4] == path]
+    if kinds and kinds[-1].startswith(("fuse", "nfs")):
+        return ""
+    marks = [kind for kind in ("home", "copy") if os.path.exists(path + "/.tierstack-" + kind)]
+    return marks[0] if marks else ""
 
 
 def answers(address, port):

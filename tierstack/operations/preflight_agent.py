@@ -43,6 +43,7 @@ def main(request):
         found["ports"] = holders(request["ports"])
         found["silent"] = silent(request["peers"])
         found["accounts"] = accounts(request["accounts"])
+        found["media"] = {site: media(site, path) for site, path in request["media"].items()}
         kind = "container" if found["container"] else "machine"
         found["packages"] = packages(request["packages"][kind])
     found["clock"] = [began, time.time()]
@@ -137,6 +138,27 @@ def database_hosts():
             named = re.search("^_DATABASE = .*'HOST': '([^']+)'", read(path), re.M)
             found.update(named.group(1).split(",") if named else [])
     return sorted(found)
+
+
+def media(site, path):
+    """Return what this host's own disk holds of MEDIA_ROOT, and where it mounts it from."""
+    unit = read("/etc/systemd/system/tierstack-media-%s.service" % site)
+    source = re.search(r"^Description=MEDIA_ROOT of \S+, from (\S+) over", unit, re.M)
+    mounts = [line.split() for line in read("/proc/self/mountinfo").splitlines()]
+    kinds = [line[line.index("-") + 1] for line in mounts if line[4] == path]
+    # A mount is asked nothing: its server may be dead.
+    remote = bool(kinds) and kinds[-1].startswith(("fuse", "nfs"))
+    names = set()
+    if not remote and os.path.isdir(path):
+        names = set(os.listdir(path)) - {"lost+found"}
+    marks = [name[11:] for name in sorted(names) if name[:11] == ".tierstack-"]
+    return {
+        # Two of them are a change of part that was cut off: the stronger one counts.
+        "mark": next((mark for mark in ("home", "leaving", "copy") if mark in marks), ""),
+        "files": any(name[:11] != ".tierstack-" for name in names),
+        "noted": os.path.exists("/var/lib/tierstack/media-home-" + site),
+        "source": source.group(1) if source else "",
+    }
 
 
 def accounts(wanted):

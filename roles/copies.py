@@ -1,0 +1,186 @@
+"""Copies of MEDIA_ROOT: the host that has it sends what changes, further media hosts keep and serve it.
+
+Source: chapter, "Use a separate media server"; lsyncd 2.2 manual; rsyncd.conf(5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pyinfra
+
+from roles.share import Answers
+from tierstack import hosts
+from tierstack.model import Cluster, Host
+from tierstack.model.media_home import COPY_UNITS
+from tierstack.operations.config import Absent, Entry, File, Unit, config, template
+from tierstack.operations.media_root import media_root
+from tierstack.secrets import Secrets
+
+#: lsyncd on the home, and rsync's server on a copy.
+SENDER, RECEIVER = (f"{COPY_UNITS[part]}.service" for part in ("home", "copy"))
+
+#: The only account that rsync's server knows.
+USER = "copy"
+
+#: How long a copy may be silent, and may take to be reached, in seconds; then it is tried again.
+_TIMEOUT_S, _CONNECT_S = 20, 3
+
+_CONF = "/etc/tierstack/rsyncd.conf"
+
+
+def mark_home(cluster: Cluster, host: Host) -> None:
+    """Mark MEDIA_ROOT on the host that has it, so that its disk is known again."""
+    if host == cluster.media_home:
+        media_root(name="MEDIA_ROOT is known by its mark", sites=cluster.sites, role="home")
+
+
+def mark_old_home(cluster: Cluster, host: Host) -> None:
+    """Mark MEDIA_ROOT on the host that it is to leave, unless a move that was cut off has done so."""
+    said = hosts.facts(host.name)["media"]
+    unmarked = tuple(site for site in cluster.sites if said[site.name]["mark"] != "leaving")
+    media_root(name="MEDIA_ROOT is known by its mark", sites=unmarked, role="home")
+
+
+def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
+    """Have a media host send copies, or keep one, as its part is."""
+    if host in cluster.copies:
+        senders = [other for other in cluster.tier("media") if other != host]
+        receive(cluster, host, secrets, senders)
+    elif cluster.copies and host == cluster.media_home:
+        _send(cluster, host, secrets)
+    else:
+        close(cluster, host)
+
+
+def close(cluster: Cluster, host: Host) -> None:
+    """Stop what sent or kept copies on a host that has no part in it any more; files stay."""
+    taking_part = cluster.copies and host in (*cluster.copies, cluster.media_home)
+    if not taking_part and "copies" in hosts.facts(host.name)["stamps"]:
+        config(
+            name="No copies of MEDIA_ROOT are sent or kept",
+            stamp="copies",
+            entries=[*_no_sender(), *_no_receiver()],
+            then=_stopped(SENDER, RECEIVER),
+        )
+
+
+def _send(cluster: Cluster, host: Host, secrets: Secrets) -> None:
+    config(
+        name="Uploads are copied to the other media hosts",
+        stamp="copies",
+        entries=[
+            *_no_receiver(),
+            File(
+                "/usr/local/lib/tierstack/media-rsync",
+                template("media/usr/local/lib/tierstack/media-rsync.j2"),
+                mode="755",
+            ),
+            File(
+                "/etc/tierstack/copy_password",
+                secrets["share.copy_password"].encode() + b"\n",
+                mode="600",
+                needs="restart",
+            ),
+            File(
+                "/etc/tierstack/lsyncd.conf.lua",
+                template(
+                    "media/etc/tierstack/lsyncd.conf.lua.j2",
+                    sites=cluster.sites,
+                    copies=cluster.copies,
+                    user=USER,
+                    port=cluster.settings.media.copy_port,
+                    timeout_s=_TIMEOUT_S,
+                    connect_s=_CONNECT_S,
+                ),
+                needs="restart",
+            ),
+            File(
+                f"/etc/systemd/system/{SENDER}",
+                template(f"media/etc/systemd/system/{SENDER}.j2", sites=cluster.sites),
+                needs="restart",
+            ),
+        ],
+        then=_stopped(RECEIVER),
+        units=[Unit(SENDER, reload="true")],
+    )
+
+
+def receive(cluster: Cluster, host: Host, secrets: Secrets, senders: Sequence[Host]) -> None:
+    """
+    Let other hosts, and nobody else, bring a copy of MEDIA_ROOT.
+
+    Args:
+        cluster: the cluster.
+        host: the host that keeps it.
+        secrets: those of the cluster.
+        senders: who may bring it.
+    """
+    media_root(name="MEDIA_ROOT is a copy", sites=cluster.sites, role="copy")
+    config(
+        name="A copy of MEDIA_ROOT is kept",
+        stamp="copies",
+        entries=[
+            *_no_sender(),
+            # Not with the account's other files: rsync's server reads it as root.
+            File(
+                "/etc/tierstack/copy_secrets",
+                f"{USER}:{secrets['share.copy_password']}\n".encode(),
+                mode="600",
+            ),
+            File(
+                _CONF,
+                template(
+                    "media/etc/tierstack/rsyncd.conf.j2",
+                    sites=cluster.sites,
+                    address=host.address,
+                    port=cluster.settings.media.copy_port,
+                    senders=[sender.address for sender in senders],
+                    user=USER,
+                ),
+                needs="restart",
+            ),
+            File(
+                f"/etc/systemd/system/{RECEIVER}",
+                template(f"media/etc/systemd/system/{RECEIVER}.j2", sites=cluster.sites),
+                needs="restart",
+            ),
+        ],
+        then=_stopped(SENDER),
+        units=[Unit(RECEIVER)],
+    )
+
+
+def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
+    """Return a check for the gate: None where no copy is kept."""
+    if host not in cluster.copies:
+        return None
+    port = cluster.settings.media.copy_port
+
+    def check() -> str:
+        if pyinfra.host.get_fact(Answers, address=host.address, port=port):
+            return ""
+        return f"no copy of MEDIA_ROOT is taken on {host.address}:{port}; look: journalctl -u {RECEIVER}"
+
+    return check
+
+
+def _no_sender() -> list[Entry]:
+    return [*_no_unit(SENDER), Absent("/etc/tierstack/copy_password", needs="restart")]
+
+
+def _no_receiver() -> list[Entry]:
+    return [*_no_unit(RECEIVER), Absent("/etc/tierstack/copy_secrets", needs="restart")]
+
+
+def _no_unit(unit: str) -> list[Entry]:
+    directory = "/etc/systemd/system"
+    return [
+        Absent(f"{directory}/multi-user.target.wants/{unit}", needs="restart"),
+        Absent(f"{directory}/{unit}", needs="restart"),
+    ]
+
+
+def _stopped(*units: str) -> str:
+    # Not an error where a unit is not there.
+    return f"systemctl stop {' '.join(units)} 2>/dev/null || true"

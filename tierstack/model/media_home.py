@@ -1,0 +1,202 @@
+"""Where MEDIA_ROOT lies: decided from what the hosts hold, never from the inventory alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tierstack.model.cluster import Cluster
+from tierstack.model.errors import TierstackError
+
+#: The file of that name lies with the data: which of them says what the data is.
+MARKS = {"home": ".tierstack-home", "copy": ".tierstack-copy", "leaving": ".tierstack-leaving"}
+
+#: What sends copies on the home, and what takes one.
+COPY_UNITS = {"home": "tierstack-copies", "copy": "tierstack-copy"}
+
+
+class MediaHomeError(TierstackError, ValueError):
+    """Where MEDIA_ROOT lies cannot be told; nothing may be touched."""
+
+
+@dataclass(frozen=True)
+class MediaRoot:
+    """
+    What a host holds of a site's MEDIA_ROOT, and where it looks for it; a mount was asked nothing.
+
+    Args:
+        mark: what its own disk's is marked as: "home", "copy", "leaving" (a move was cut off), or "".
+        files: whether its own disk holds files there, beside a mark.
+        noted: it has been the home before, whatever is there now.
+        source: address of the host that it mounts MEDIA_ROOT from; "" if it does not.
+    """
+
+    mark: str = ""
+    files: bool = False
+    noted: bool = False
+    source: str = ""
+
+
+_Found = Mapping[str, MediaRoot]
+
+
+def decide_home(cluster: Cluster, found: _Found, path: str) -> str:
+    """
+    Return the name of the host that MEDIA_ROOT lies on, or that gets it on an empty cluster.
+
+    Args:
+        cluster: the inventory.
+        found: what each host holds that was asked, by host name.
+        path: MEDIA_ROOT.
+
+    Raises:
+        MediaHomeError: it cannot be told, or the inventory has no place for it there; with the way out.
+
+    Source: design, "Data is sacred": the first line only decides on an empty cluster.
+    """
+    _refuse_cut_off(cluster, found)
+    name = _known_home(cluster, found, path)
+    if name is None:
+        return _first(cluster, found, path)
+    if cluster.host(name) not in cluster.home_candidates:
+        tier = _tier(cluster)
+        raise MediaHomeError(
+            f"MEDIA_ROOT {path} lies on {name}, which is no {tier} host of this inventory, and would be"
+            f" out of sight; nothing was changed. Type: {_move(cluster, cluster.home_candidates[0].name)};"
+            " then deploy again"
+        )
+    return name
+
+
+def decide_source(cluster: Cluster, found: _Found, path: str, target: str) -> str:
+    """
+    Return the name of the host that a move takes MEDIA_ROOT from; `target` itself if it is there already.
+
+    Args:
+        cluster: the inventory.
+        found: what each host holds, by host name.
+        path: MEDIA_ROOT.
+        target: name of the host that it moves to.
+
+    Raises:
+        MediaHomeError: it cannot be told, with the way out.
+    """
+    leaving = [name for name, held in found.items() if held.mark == "leaving"]
+    homes = [name for name, held in found.items() if held.mark == "home"]
+    if leaving and not homes:
+        if len(leaving) > 1:
+            raise MediaHomeError(_several(leaving, path))
+        return leaving[0]
+    name = _known_home(cluster, found, path)
+    return _first(cluster, found, path) if name is None else name
+
+
+def _known_home(cluster: Cluster, found: _Found, path: str) -> str | None:
+    """Return the host that has MEDIA_ROOT, by marks, by mounts, by files; None on an empty cluster."""
+    homes = [name for name, held in found.items() if held.mark == "home"]
+    if len(homes) > 1:
+        raise MediaHomeError(_several(homes, path))
+    if homes:
+        return homes[0]
+    copies = [name for name, held in found.items() if held.mark == "copy"]
+    _refuse_missing([name for name, held in found.items() if held.noted], path)
+    sources = sorted({held.source for held in found.values() if held.source})
+    if len(sources) > 1:
+        raise MediaHomeError(
+            f"MEDIA_ROOT {path} is mounted from {_and(sources)} by different hosts; nothing was changed."
+            f" Find out which one has the uploads that you keep, and type on it:"
+            f" touch {path}/{MARKS['home']}; then deploy again"
+        )
+    if sources:
+        names = [host.name for host in cluster.hosts if host.address == sources[0]]
+        if not names:
+            raise MediaHomeError(_gone(sources[0], copies, path))
+        return names[0]
+    # Files of before there were marks; on a host that may not have them they would be out of sight.
+    holders = [name for name, held in found.items() if held.files and not held.mark]
+    first = cluster.home_candidates[0].name
+    if first in holders:
+        return first
+    if len(holders) > 1:
+        raise MediaHomeError(
+            f"{_and(holders)} each hold files in {path}; nothing was changed. Find out which ones you"
+            f" keep, and type on that host: touch {path}/{MARKS['home']}; then deploy again"
+        )
+    if holders:
+        return holders[0]
+    if copies and all(host.name in found for host in cluster.hosts):
+        raise MediaHomeError(
+            f"{_and(copies)} {'keeps a copy' if len(copies) == 1 else 'keep copies'} of MEDIA_ROOT {path},"
+            " and the host that it was copied from is not in this inventory; nothing was changed. Put its"
+            f" line back; {_lost(copies, path)}"
+        )
+    return None
+
+
+def _first(cluster: Cluster, found: _Found, path: str) -> str:
+    """Return the first candidate; only where no host that was not asked may know better."""
+    asked = [cluster.host(name) for name in found]
+    matters = any({"web", "media", "storage", "balancer"} & set(host.tiers) for host in asked)
+    others = [host.name for host in cluster.home_candidates if host.name not in found]
+    if others and matters and len(cluster.home_candidates) > 1:
+        raise MediaHomeError(
+            f"on which host MEDIA_ROOT {path} lies cannot be told without {_and(others)}, not asked in"
+            f" this run; nothing was changed. Run it without --limit, or with"
+            f" {' '.join(f'--limit {name}' for name in others)} as well"
+        )
+    return cluster.home_candidates[0].name
+
+
+def _refuse_cut_off(cluster: Cluster, found: _Found) -> None:
+    leaving = [name for name, held in found.items() if held.mark == "leaving"]
+    if leaving and not any(held.mark == "home" for held in found.values()):
+        raise MediaHomeError(
+            f"a move of MEDIA_ROOT away from {_and(leaving)} was cut off, and uploads wait for its end;"
+            f" nothing was changed. Type: {_move(cluster, 'HOST')}, with the same HOST as before"
+        )
+
+
+def _refuse_missing(noted: Sequence[str], path: str) -> None:
+    if noted:
+        raise MediaHomeError(
+            f"MEDIA_ROOT {path} lies on {_and(noted)}, and its mark {MARKS['home']} is not there; nothing"
+            " was changed. Mount its disk; or, if nothing is missing there, type on it:"
+            f" touch {path}/{MARKS['home']}; then deploy again"
+        )
+
+
+def _several(names: Sequence[str], path: str) -> str:
+    return (
+        f"{_and(names)} {'both' if len(names) == 2 else 'all'} say that they have MEDIA_ROOT {path};"
+        " nothing was changed. Find out which one has the uploads that you keep; on"
+        f" {'the other' if len(names) == 2 else 'each other one'} type: mv {path} {path}.old;"
+        " then deploy again"
+    )
+
+
+def _gone(address: str, copies: Sequence[str], path: str) -> str:
+    return (
+        f"MEDIA_ROOT {path} lies on {address}, which is no host of this inventory; nothing was changed."
+        " Put its line back, and to have it elsewhere, move it first (docs/moving.md)"
+        f"{'; ' + _lost(copies, path) if copies else ''}"
+    )
+
+
+def _lost(copies: Sequence[str], path: str) -> str:
+    one = copies[0] if len(copies) == 1 else f"the one of {_and(copies)} with the newest files"
+    return (
+        f"or, if it is lost for good, type on {one}:"
+        f" mv {path}/{MARKS['copy']} {path}/{MARKS['home']}; then deploy again"
+    )
+
+
+def _tier(cluster: Cluster) -> str:
+    return next(tier for tier in ("storage", "media", "web") if cluster.tier(tier))
+
+
+def _move(cluster: Cluster, to: str) -> str:
+    return f"pyinfra {cluster.inventory} tasks/move_media.py --data to={to}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,51 @@
+"""MEDIA_ROOT on a host's own disk, marked as the one that counts or as a copy of it.
+
+Reason: a mark that lies with the data is the only proof that an empty directory is not an unmounted
+disk, and that what replication deletes is a copy.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Generator, Sequence
+
+from pyinfra import host
+from pyinfra.api.command import PyinfraCommand
+from pyinfra.api.operation import operation
+
+from tierstack.hosts import facts
+from tierstack.model import Site
+from tierstack.model.plan import Effect
+from tierstack.operations.remote import run
+
+_AGENT = "media_agent.py"
+
+
+@operation()
+def media_root(sites: Sequence[Site], role: str) -> Generator[PyinfraCommand, None, None]:
+    """
+    Have MEDIA_ROOT of each site there, with its mark.
+
+    Args:
+        sites: the sites.
+        role: "home"; or "copy": then what is not marked as one is moved aside, never deleted.
+    """
+    said = facts(host.name)["media"]
+    wrong = [site for site in sites if said[site.name]["mark"] != role]
+    if not wrong:
+        return
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    request = {
+        "role": role,
+        "proved": False,
+        "sites": {site.name: site.media_root for site in wrong},
+        "accounts": {site.name: site.account for site in wrong},
+        "stamp": stamp,
+    }
+    notes = [f"marks {site.media_root} as the {role}" for site in wrong]
+    notes += [
+        f"moves what lies in {site.media_root} aside, to {site.media_root}.aside-…"
+        for site in wrong
+        if role == "copy" and said[site.name]["files"]
+    ]
+    yield run(_AGENT, request, Effect(notes=tuple(notes)))
