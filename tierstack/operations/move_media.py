@@ -1,0 +1,293 @@
+"""MEDIA_ROOT from one host to another while visitors read and write.
+
+Reason: what happens on several hosts within one pause cannot be operations of each: between two of
+them pyinfra waits for all hosts, and a failure would leave visitors waiting.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import gevent
+from pyinfra import logger
+from pyinfra.api.command import PyinfraCommand
+from pyinfra.api.operation import operation
+
+from tierstack.model import Cluster, Host, Site
+from tierstack.operations.pause import paused
+from tierstack.operations.remote import HostError, tell, tell_program
+
+#: A look at all files must fit into the pause twice, beside the change of the mounts, in seconds.
+_LOOK_S = 5
+
+#: How often what has changed meanwhile is copied before visitors wait.
+_PASSES = 4
+
+#: How long a copy of everything may take, in seconds.
+_PATIENCE_S = 7 * 86400
+
+#: If a run dies while nobody may write, the old host opens again after so long, in seconds.
+_UNDO_S = 25
+
+_UNDO = "tierstack-move-undo"
+
+
+@dataclass(frozen=True)
+class Way:
+    """
+    How MEDIA_ROOT goes from one host to another.
+
+    Args:
+        source: the host that has it.
+        target: the host that gets it, where rsync's server takes it as a copy.
+        url: rsync's address of the target, without the site's name.
+        password: what rsync's server there asks for.
+        shut: shell command by which the source lets nobody write any more; "" if only it writes.
+        reopen: shell command that takes this back.
+        mounts: by host name, what `agent.py` is asked to have it mount from the target.
+        keeps: whether the source keeps its files as a copy of the target's.
+    """
+
+    source: Host
+    target: Host
+    url: str
+    password: str = field(repr=False)
+    shut: str
+    reopen: str
+    mounts: Mapping[str, dict[str, Any]] = field(repr=False)
+    keeps: bool
+
+
+class _Act(PyinfraCommand):
+    """A command that runs a function of ours; a HostError is the host's failure."""
+
+    def __init__(self, act: Callable[[], None], shown: str) -> None:
+        super().__init__()
+        self._act, self._shown = act, shown
+
+    def __repr__(self) -> str:
+        return self._shown
+
+    def execute(self, state: Any, host: Any, connector_arguments: Any) -> bool:
+        """Run it; log what went wrong."""
+        try:
+            self._act()
+        except HostError as error:
+            logger.error(f"{host.print_prefix}{error}")
+            return False
+        return True
+
+
+@operation()
+def moved(cluster: Cluster, way: Way) -> Generator[PyinfraCommand, None, None]:
+    """
+    Move MEDIA_ROOT of all sites; run for one host, with every host of the cluster in the run.
+
+    Until the source's mark changes nothing has changed: it serves on, and the run fails. From there
+    the same task again finishes.
+
+    Args:
+        cluster: the cluster as it is afterwards.
+        way: how it goes.
+    """
+    yield _Act(lambda: _move(cluster, way), f"moves MEDIA_ROOT from {way.source.name}")
+
+
+@operation()
+def mounts_moved(
+    cluster: Cluster, way: Way, names: Sequence[str]
+) -> Generator[PyinfraCommand, None, None]:
+    """
+    Finish a move that was cut off once the target had MEDIA_ROOT.
+
+    Args:
+        cluster: the cluster.
+        way: how it went.
+        names: the hosts that still mount it from elsewhere.
+    """
+    if names:
+        yield _Act(
+            lambda: _finish(cluster, way, names), f"mounts MEDIA_ROOT from {way.target.name}"
+        )
+
+
+def _move(cluster: Cluster, way: Way) -> None:
+    for site in cluster.sites:
+        _copy_live(way, site)
+    with paused(cluster) as still:
+        try:
+            _shut(cluster, way)
+            for site in cluster.sites:
+                _copy_last(way, site)
+            still()
+            _hand_over(cluster, way)
+            _mount(way, list(way.mounts))
+        except HostError as error:
+            # Before visitors go on: they find it open.
+            raise HostError(f"{error}; {_state(cluster, way)}") from None
+    tell(way.source.name, f"systemctl stop {_UNDO}.timer 2>/dev/null || true")
+    if way.keeps:
+        _mark(cluster, way.source, "copy", proved=True)
+    else:
+        _leave(cluster, way.source.name)
+
+
+def _finish(cluster: Cluster, way: Way, names: Sequence[str]) -> None:
+    _mount(way, names)
+    for name in names:
+        _leave(cluster, name)
+
+
+def _copy_live(way: Way, site: Site) -> None:
+    """Copy while visitors read and write, until all was compared by content and little is left."""
+    for checked in (False, True):
+        _rsync(way, site, *(["--checksum"] if checked else []))
+    for _ in range(_PASSES):
+        began = time.monotonic()
+        _rsync(way, site)
+        took_s = time.monotonic() - began
+        if took_s <= _LOOK_S:
+            return
+    raise HostError(
+        f"{way.source.name}: a look at all files of {site.media_root} takes {took_s:.0f} s, and visitors"
+        f" wait for {_LOOK_S} s at most; nothing has changed. Move fewer files at a time, or when the"
+        " disks have less to do"
+    )
+
+
+def _copy_last(way: Way, site: Site) -> None:
+    """Copy what has changed since, and prove that nothing differs: names, sizes, times, kinds, rights."""
+    _rsync(way, site, vanishing=False)
+    said = _rsync(way, site, "--dry-run", "--itemize-changes").splitlines()
+    # Sockets and pipes are no uploads.
+    different = [line for line in said if line.strip() and not line.startswith("skipping non-reg")]
+    if different:
+        raise HostError(
+            f"{way.source.name}: files of {site.media_root} change though nobody may write:"
+            f" {different[0]}"
+        )
+
+
+def _rsync(way: Way, site: Site, *more: str, vanishing: bool = True) -> str:
+    """
+    Copy a site's files, and return what rsync says.
+
+    Args:
+        way: how they go.
+        site: the site.
+        more: further options.
+        vanishing: whether files may go while they are read.
+    """
+    command = [
+        "rsync", "-rlpts", "--delete", "--modify-window=-1", "--no-motd",
+        "--exclude=/.tierstack-*", "--exclude=.nfs*", "--exclude=.fuse_hidden*",
+        "--timeout=600", "--contimeout=5", *more,
+        f"{site.media_root}/", f"{way.url}/{site.name}/",
+    ]  # fmt: skip
+    gone = "; [ $status = 24 ] && status=0" if vanishing else ""
+    # The mark says that its disk is there: an empty one would empty the copy.
+    script = (
+        f"ls {site.media_root}/.tierstack-home {site.media_root}/.tierstack-leaving 2>/dev/null"
+        f" | grep -q . || {{ echo '{site.media_root} has no mark; is its disk mounted?' >&2; exit 1; }}\n"
+        f"read -r RSYNC_PASSWORD; export RSYNC_PASSWORD\n{shlex.join(command)}; status=$?{gone}; exit $status"
+    )
+    return tell(way.source.name, script, f"{way.password}\n", patience_s=_PATIENCE_S)
+
+
+def _shut(cluster: Cluster, way: Way) -> None:
+    """Let nobody write on the source; if this run dies it opens again by itself."""
+    if not way.shut:
+        return
+    marks = " && ".join(f"test -e {site.media_root}/.tierstack-home" for site in cluster.sites)
+    undo = f"if {marks}; then {way.reopen}; fi"
+    tell(
+        way.source.name,
+        f"systemctl stop {_UNDO}.timer 2>/dev/null; systemd-run --quiet --collect --unit={_UNDO}"
+        f" --on-active={_UNDO_S}s --timer-property=AccuracySec=1s sh -c {shlex.quote(undo)} && {way.shut}",
+    )
+
+
+def _hand_over(cluster: Cluster, way: Way) -> None:
+    """
+    Change both marks: the source's first, so that never two hosts take uploads.
+
+    Between the two nobody has MEDIA_ROOT: the source serves on, and the same task again copies anew.
+    """
+    _mark(cluster, way.source, "leaving")
+    try:
+        _mark(cluster, way.target, "home")
+    except HostError:
+        _mark(cluster, way.source, "home")
+        raise
+
+
+def _mark(cluster: Cluster, host: Host, role: str, *, proved: bool = False) -> None:
+    request = {
+        "role": role,
+        "proved": proved,
+        "sites": {site.name: site.media_root for site in cluster.sites},
+        "accounts": {site.name: site.account for site in cluster.sites},
+        "stamp": _stamp(),
+    }
+    tell_program(host.name, "media_agent.py", request)
+
+
+def _mount(way: Way, names: Sequence[str]) -> None:
+    told = [gevent.spawn(tell_program, name, "agent.py", way.mounts[name]) for name in names]
+    gevent.joinall(told)
+    for greenlet in told:
+        greenlet.get()
+
+
+def _state(cluster: Cluster, way: Way) -> str:
+    """Open the source again where it still has MEDIA_ROOT, and return how things are."""
+    again = "Type the same again, and the move is finished"
+    site = cluster.sites[0]
+    try:
+        home = tell(
+            way.source.name, f"test -e {site.media_root}/.tierstack-home && echo yes || echo no"
+        )
+        if home.strip() != "yes":
+            return f"MEDIA_ROOT is on its way to {way.target.name}. {again}"
+        if way.reopen:
+            tell(way.source.name, way.reopen)
+    except HostError:
+        return f"whether {way.source.name} still has MEDIA_ROOT is not known. {again}"
+    return f"MEDIA_ROOT lies on {way.source.name} as before, and nothing has changed"
+
+
+def _leave(cluster: Cluster, name: str) -> None:
+    """Move what lies on a host under its mounts aside, where it does no harm; it is never deleted."""
+    for site in cluster.sites:
+        root, aside = (PurePosixPath(path) for path in (site.media_root, _aside(site)))
+        # The share covers the files: they are reached beside it. One by one, as nobody can rename what
+        # a mount covers. A disk of its own stays as it is.
+        script = f"""
+if mountpoint -q {root} && ! grep -q ' {root} .* - \\(fuse\\|nfs\\)' /proc/self/mountinfo; then
+    echo {root}; exit
+fi
+under=/run/tierstack/under; mkdir -p $under; mount --bind {root.parent} $under || exit 1
+trap 'umount $under' EXIT
+[ -n "$(find $under/{root.name} -mindepth 1 -print -quit)" ] || exit 0
+mkdir -p $under/{aside.name} || exit 1
+find $under/{root.name} -mindepth 1 -maxdepth 1 -exec mv -t $under/{aside.name} {{}} + && echo {aside}
+"""
+        if where := tell(name, script).strip():
+            logger.warning(
+                f"the files of before still lie on {name} in {where}; once you have seen that all is"
+                f" well, type on it: rm -r {where}"
+            )
+
+
+def _aside(site: Site) -> str:
+    return f"{site.media_root}.aside-{_stamp()}"
+
+
+def _stamp() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
