@@ -31,7 +31,7 @@ lint: tools
 
 # What a test run that was cut off has left (tests/stories, tests/vm, tests/ladder).
 labs-down:
-	@for lab in test-lab test-vm-lab test-ladder-lab; do \
+	@for lab in test-lab test-vm-lab test-ladder-lab test-media-lab; do \
 		TIERSTACK_LAB_DIR=/var/lib/tierstack-$$lab .venv/bin/tierstack lab down; done
 
 clean:

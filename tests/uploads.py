@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tests.browser import Browser
 from tests.operator import Operator
@@ -77,3 +81,41 @@ def _png() -> bytes:
 
 #: A valid picture of one red dot.
 PICTURE = _png()
+
+
+class Uploaded:
+    """What a steady uploader has sent: slugs that the admin has acknowledged, and failures."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[str] = []
+        self.failed: list[str] = []
+
+
+@contextmanager
+def steady_uploader(editor: Browser, name: str) -> Iterator[Uploaded]:
+    """Add articles with pictures, one after the other, until the block ends."""
+    uploaded = Uploaded()
+    stop = threading.Event()
+
+    def work() -> None:
+        for number in itertools.count():
+            if stop.wait(0.1):
+                return
+            picture = f"{name}-{number}.png"
+            try:
+                answer = add_article(editor, picture)
+            except AssertionError as error:  # The form itself did not come.
+                uploaded.failed.append(f"{picture}: {error}")
+                continue
+            if answer.status == 302:
+                uploaded.acknowledged.append(picture)
+            else:
+                uploaded.failed.append(f"{picture}: {answer.status} {answer.error}")
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    try:
+        yield uploaded
+    finally:
+        stop.set()
+        worker.join(timeout=60)
