@@ -42,6 +42,13 @@ def cluster_afterwards() -> Cluster:
         return str(to)
 
     found = hosts.surveyed_cluster(_packages, decide)
+    if source(found) != found.media_home and any(
+        said["source"] for said in hosts.facts(to)["media"].values()
+    ):
+        raise PyinfraError(
+            f"{to} mounts MEDIA_ROOT itself, and would have to serve without it while it is copied;"
+            " name a host that does not; nothing was changed"
+        )
     return _with_way(found, source(found))
 
 
@@ -89,6 +96,11 @@ def way(cluster: Cluster, secrets: Secrets) -> Way:
             if cluster.mounts_share(host)
         },
         keeps=old in cluster.copies,
+        leaves=[
+            host.name
+            for host in cluster.hosts
+            if host not in (new, *cluster.copies) and _holds(cluster, host)
+        ],
     )
 
 
@@ -114,6 +126,12 @@ def late(cluster: Cluster) -> list[str]:
             hosts.facts(host.name)["media"][site.name]["source"] != home for site in cluster.sites
         )
     ]
+
+
+def _holds(cluster: Cluster, host: Host) -> bool:
+    """Return whether a host's own disk had something in MEDIA_ROOT when the run began."""
+    said = hosts.facts(host.name)["media"]
+    return any(said[site.name]["mark"] or said[site.name]["files"] for site in cluster.sites)
 
 
 def _packages(cluster: Cluster, host: Host, container: bool) -> list[str]:

@@ -52,6 +52,7 @@ class Way:
         reopen: shell command that takes this back.
         mounts: by host name, what `agent.py` is asked to have it mount from the target.
         keeps: whether the source keeps its files as a copy of the target's.
+        leaves: names of the hosts whose files have no part in it any more: the source's, or copies.
     """
 
     source: Host
@@ -62,6 +63,7 @@ class Way:
     reopen: str
     mounts: Mapping[str, dict[str, Any]] = field(repr=False)
     keeps: bool
+    leaves: Sequence[str]
 
 
 class _Act(PyinfraCommand):
@@ -134,8 +136,8 @@ def _move(cluster: Cluster, way: Way) -> None:
     tell(way.source.name, f"systemctl stop {_UNDO}.timer 2>/dev/null || true")
     if way.keeps:
         _mark(cluster, way.source, "copy", proved=True)
-    else:
-        _leave(cluster, way.source.name)
+    for name in way.leaves:
+        _leave(cluster, name)
 
 
 def _finish(cluster: Cluster, way: Way, names: Sequence[str]) -> None:
