@@ -17,7 +17,7 @@ from typing import Any, Self
 from tests.visitor import Door
 from tierstack.inventory import load_cluster
 from tierstack.lab import lab_host
-from tierstack.model import Cluster
+from tierstack.model import Cluster, Host
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -96,8 +96,11 @@ class Operator:
     @property
     def door(self) -> Door:
         """The site's front door."""
-        cluster = self.cluster()
-        return Door(cluster.tier("balancer")[0].address, cluster.sites[0].settings.domains[0])
+        return self.door_of(self.cluster().tier("balancer")[0])
+
+    def door_of(self, balancer: Host) -> Door:
+        """Return the way in that one of the balancers is."""
+        return Door(balancer.address, self.cluster().sites[0].settings.domains[0])
 
     # Commands
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.ladder.test_single_server import LAB
+from tests.ladder.conftest import LAB
 from tests.needs import need_root
 from tests.operator import ROOT, Operator, assert_nothing_changed
 from tests.visitor import steady_visitor, steady_writer

@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from tests.browser import Browser
-from tests.needs import need_root
-from tests.operator import ROOT, Operator, assert_nothing_changed
+from tests.ladder.conftest import deployed
+from tests.operator import Operator, assert_nothing_changed
 from tests.uploads import log_in, upload
 from tests.visitor import steady_visitor, steady_writer
-
-#: A lab of its own: that of the stories may still be up.
-LAB = {
-    "TIERSTACK_LAB_DIR": "/var/lib/tierstack-test-ladder-lab",
-    "TIERSTACK_LAB_SUBNET": "10.77.24.0/24",
-}
 
 
 @pytest.fixture(scope="module")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """Somebody with one host, freshly deployed."""
-    need_root()
-    home = tmp_path_factory.mktemp("ladder")
-    shutil.copytree(ROOT / "inventories" / "ladder", home, dirs_exist_ok=True)
-    shutil.copytree(ROOT / "example", home / "example")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in LAB.items():
-            patch.setenv(name, value)
-        somebody = Operator.at(home / "1-single-server.py")
-        somebody.edit("../../example", "example", "group_data/all.py")
-        with somebody.fresh_hosts():
-            somebody.deploy_well()
-            yield somebody
+    with deployed(tmp_path_factory.mktemp("ladder"), "1-single-server") as somebody:
+        yield somebody
 
 
 @pytest.fixture(scope="module")

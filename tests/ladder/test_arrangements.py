@@ -1,0 +1,74 @@
+"""The chapter's other arrangements, each from nothing: more hosts, and the same site."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.ladder.conftest import deployed
+from tests.operator import Operator, assert_nothing_changed
+from tests.uploads import log_in, upload
+from tierstack.model.ports import listeners
+
+
+@pytest.fixture(
+    scope="module", params=["2-database-apart", "3-media-apart", "4-load-balanced"], ids=str
+)
+def operator(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Operator]:
+    """Somebody with one of the arrangements, freshly deployed."""
+    with deployed(tmp_path_factory.mktemp("ladder"), request.param) as somebody:
+        yield somebody
+
+
+def test_site_is_whole(operator: Operator) -> None:
+    """Pages of every web host, the same rows and cached value on each; static files; an upload."""
+    cluster = operator.cluster()
+    server = "lighttpd" if cluster.tier("media") else "Apache"
+    seen = [operator.door.ask("/status.json") for _ in range(12)]
+    assert [answer.status for answer in seen] == [200] * 12, seen[0]
+    pages = [answer.json() for answer in seen]
+    assert {page["node"] for page in pages} == {host.name for host in cluster.tier("web")}
+    assert {(page["articles"], page["database"]) for page in pages} == {(3, "postgresql")}
+    assert len({page["cached"]["text"] for page in pages}) == 1, "nodes do not share their cache"
+
+    front = operator.door.ask("/").text
+    static = operator.door.ask("/static/" + front.partition('href="/static/')[2].partition('"')[0])
+    assert (static.status, "immutable" in static["cache-control"]) == (200, True)
+    assert server in static["server"]
+
+    upload(operator, log_in(operator), "déjà reçu n°1.png", server=server)
+    owner = operator.ask(
+        cluster.media_home.name, "stat -c '%U %a' /srv/example/media/articles/*.png"
+    )
+    assert owner == "example 644"
+
+
+def test_every_balancer_lets_visitors_in(operator: Operator) -> None:
+    """Whichever address the name service gives a visitor, the site is there."""
+    cluster = operator.cluster()
+    for balancer in cluster.tier("balancer"):
+        assert operator.door_of(balancer).ask("/").status == 200
+
+
+def test_strangers_reach_nothing_else(operator: Operator) -> None:
+    """A host that is web server, balancer and cache at once keeps the latter's port to itself."""
+    cluster = operator.cluster()
+    for host in cluster.hosts:
+        open_to_all = {hole.port for hole in cluster.openings(host) if hole.peers is None}
+        shut = {listener.port for listener in listeners(cluster, host)} - open_to_all
+        for port in shut:
+            with pytest.raises(TimeoutError):
+                socket.create_connection((host.address, port), timeout=0.5)
+
+
+def test_second_run_changes_nothing(operator: Operator) -> None:
+    """Twice is the test of once; and `status` finds every tier of every host well."""
+    assert_nothing_changed(operator.deploy())
+    said = operator.tierstack("status", str(operator.inventory))
+    assert said.status == 0, said.out
+    lines = {tuple(line.split()[:2]) for line in said.out.splitlines()}
+    assert lines >= {(tier, host.name) for host in operator.cluster().hosts for tier in host.tiers}
