@@ -15,6 +15,7 @@ from tierstack.host_keys import remember, see
 from tierstack.inventory import CHECKOUT, load_cluster
 from tierstack.lab.cli import lab
 from tierstack.model import TIERS, Cluster, Host, InventoryError, Site, TierstackError
+from tierstack.model.front import dns_advice
 from tierstack.model.graph import svg
 from tierstack.model.sizing import (
     balancer_connections,
@@ -107,6 +108,8 @@ def check(inventory: Path) -> None:
     for site in cluster.sites:
         domains = ", ".join(site.settings.domains)
         console.print(f"Site {site.name}: {domains}, from {site.source}", soft_wrap=True)
+    for sentence in dns_advice(cluster):
+        console.print(sentence, soft_wrap=True)
     share = cluster.settings.media.share
     console.print(f"MEDIA_ROOT reaches the web hosts by {share}.")
     click.secho(f"{inventory} is right; no host was asked.", fg="green")

@@ -50,8 +50,10 @@ def test_site_is_whole(operator: Operator) -> None:
 def test_every_balancer_lets_visitors_in(operator: Operator) -> None:
     """Whichever address the name service gives a visitor, the site is there."""
     cluster = operator.cluster()
+    said = operator.tierstack("check", str(operator.inventory)).out
     for balancer in cluster.tier("balancer"):
         assert operator.door_of(balancer).ask("/").status == 200
+        assert balancer.address in said.partition("DNS: ")[2]
 
 
 def test_strangers_reach_nothing_else(operator: Operator) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from click.testing import CliRunner
 
-from tests.model.conftest import Home
+from tests.model.conftest import HOSTS, SITES, Home
 from tierstack.cli import main
 
 
@@ -14,6 +15,48 @@ def test_check_prints_the_cluster(home: Home) -> None:
     assert done.exit_code == 0, done.output
     for piece in ("web1", "10.0.0.21", "10 workers", "tcp 5432", "Site blog: www.example.com"):
         assert piece in done.output
+
+
+@pytest.mark.parametrize(
+    ("balancers", "expected"),
+    [
+        (
+            ["8.8.4.4"],
+            "DNS: www.example.com and example.com: an A record for 8.8.4.4.\n",
+        ),
+        (
+            ["8.8.4.4", "8.8.8.8"],
+            "DNS: www.example.com and example.com: an A record for each of 8.8.4.4 and 8.8.8.8,"
+            " which share visitors (round-robin DNS).\n",
+        ),
+        (
+            ["10.0.0.10"],
+            "DNS: www.example.com and example.com: an A record for 10.0.0.10.\n"
+            "10.0.0.10 is not public: for visitors from outside, write the public address that"
+            " leads there instead.\n",
+        ),
+        (
+            ["10.0.0.9", "10.0.0.10"],
+            "DNS: www.example.com and example.com: an A record for each of 10.0.0.9 and 10.0.0.10,"
+            " which share visitors (round-robin DNS).\n"
+            "10.0.0.9 and 10.0.0.10 are not public: for visitors from outside, write the public"
+            " address that leads to each instead.\n",
+        ),
+    ],
+)
+def test_check_prints_what_name_servers_are_to_say(
+    home: Home, balancers: list[str], expected: str
+) -> None:
+    """A record for every balancer, under every domain; nobody is told that NAT is none."""
+    lines = [
+        (f"lb{number}", {"address": address, "memory_mb": 1024})
+        for number, address in enumerate(balancers, 1)
+    ]
+    home.inventory(HOSTS, f"\nbalancer = {lines!r}")
+    home.group("all", SITES.replace('"www.example.com"', '"www.example.com", "example.com"'))
+    done = CliRunner().invoke(main, ["check", str(home.path / "prod.py")])
+    assert done.exit_code == 0, done.output
+    assert done.output.partition("/blog\n")[2].partition("MEDIA_ROOT")[0] == expected
 
 
 def test_check_prints_all_mistakes(home: Home) -> None:

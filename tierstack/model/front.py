@@ -1,0 +1,34 @@
+"""The way in: what name servers are to say, so that visitors find the balancers."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from tierstack.model.cluster import Cluster
+from tierstack.model.plan import listed
+
+
+def dns_advice(cluster: Cluster) -> list[str]:
+    """
+    Return the records that the sites' domains need, in sentences.
+
+    Source: chapter, "Going big": "distribute amount them using round-robin DNS".
+    """
+    addresses = [host.address for host in cluster.tier("balancer")]
+    said = []
+    for site in cluster.sites:
+        names = listed(site.settings.domains)
+        records = f"an A record for {addresses[0]}"
+        if addresses[1:]:
+            records = f"an A record for each of {listed(addresses)}, which share visitors (round-robin DNS)"
+        said.append(f"DNS: {names}: {records}.")
+    inner = [address for address in addresses if not ipaddress.ip_address(address).is_global]
+    if inner:
+        those = f"{listed(inner)} {'are' if inner[1:] else 'is'} not public"
+        instead = (
+            "the public address that leads to each"
+            if inner[1:]
+            else "the public address that leads there"
+        )
+        said.append(f"{those}: for visitors from outside, write {instead} instead.")
+    return said
