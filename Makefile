@@ -1,5 +1,5 @@
 # Needs root on Debian or Ubuntu, make and python3; installs the rest itself.
-.PHONY: demo box test test-quick clean labs-down lint tools
+.PHONY: demo box test test-quick clean labs-down lint pictures tools
 
 PY := .venv/bin/python
 LAB := inventories/lab.py
@@ -28,6 +28,11 @@ test-quick: tools
 
 lint: tools
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+# docs/cluster.svg and docs/ladder/: tests compare them with what the inventories give.
+pictures: tools
+	@echo "==> Pictures of the clusters in docs"
+	@$(PY) -m tests.pictures
 
 # What a test run that was cut off has left (tests/stories, tests/vm, tests/ladder).
 labs-down:
