@@ -7,6 +7,8 @@ Source: chapter, "How to use Django with Apache and mod_python" and "Performance
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Sequence
 
 from roles import media
@@ -14,6 +16,7 @@ from roles.web.health import HEALTH_INTERVAL_S
 from roles.web.release import PROGRAMS, config_path, release
 from roles.web.settings import upload_bytes
 from tierstack.model import Cluster, Host, Site
+from tierstack.model.release import Release
 from tierstack.model.sizing import web_workers
 from tierstack.operations.config import Absent, Directory, Entry, File, Link, Unit, template
 from tierstack.operations.release import rolled_config
@@ -33,7 +36,7 @@ _NOT_NEEDED_CONF = (
     "charset", "localized-error-pages", "other-vhosts-access-log", "security", "serve-cgi-bin",
 )  # fmt: skip
 
-#: What Apache needs to serve files, where no media host does.
+#: What Apache needs to serve files: all, where no media host does, or those of the site's root.
 _FOR_FILES = ("headers", "mime")
 
 #: Time for the last balancer to see the 404, should one of its questions get lost, in seconds.
@@ -63,7 +66,10 @@ def serve(cluster: Cluster, host: Host, secrets: Secrets) -> None:
 def _entries(cluster: Cluster, host: Host, secrets: Secrets) -> Sequence[Entry]:
     web = cluster.settings.web
     apache = "/etc/apache2"
-    modules = [*MODULES, *([] if cluster.tier("media") else _FOR_FILES)]
+    serves_files = not cluster.tier("media") or any(
+        site.settings.file_extensions for site in cluster.sites
+    )
+    modules = [*MODULES, *(_FOR_FILES if serves_files else ())]
     not_needed = [*_NEVER_NEEDED, *(f"{name}.load" for name in _FOR_FILES if name not in modules)]
     return [
         Directory("/var/log/tierstack", mode="750", group="adm"),
@@ -138,6 +144,7 @@ def _site_entries(cluster: Cluster, host: Host, site: Site, secrets: Secrets) ->
                 domains=site.settings.domains,
                 config=config,
                 files=None if cluster.tier("media") else media.files(cluster, site),
+                root_files=root_files(site, this),
                 python_path=python_path(
                     [config, this.project(site), this.source], this.site_packages
                 ),
@@ -153,6 +160,23 @@ def _site_entries(cluster: Cluster, host: Host, site: Site, secrets: Secrets) ->
         Link(f"{site.home}/current", this.path, needs="restart"),
         Link(f"{site.config}/current", config, needs="restart"),
     ]
+
+
+def root_files(site: Site, this: Release) -> dict[str, object] | None:
+    """Return which URLs are files of the site's root, and where these lie; None where none are."""
+    settings = site.settings
+    if not settings.file_extensions or settings.document_root is None:
+        return None
+    elsewhere = "|".join(
+        re.escape(url.removeprefix("/")) for url in (settings.media_url, settings.static_url)
+    )
+    # No part of the path is empty or begins with a dot: nothing hidden, and no way out.
+    path = rf"(?:[^/.][^/]*/)*[^/.][^/]*\.(?i:{'|'.join(settings.file_extensions)})"
+    return {
+        "url": f"^/(?!{elsewhere})({path})$",
+        "directory": os.path.normpath(f"{this.source}/{settings.document_root}"),
+        "max_age_s": media.STATIC_MAX_AGE_S,
+    }
 
 
 def python_path(own: Sequence[str], site_packages: str) -> str:

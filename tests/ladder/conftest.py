@@ -18,6 +18,9 @@ LAB = {
     "TIERSTACK_LAB_SUBNET": "10.77.24.0/24",
 }
 
+ROBOTS = "User-agent: *\nDisallow: /admin/\n"
+GIF = b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"
+
 
 @contextmanager
 def deployed(home: Path, arrangement: str) -> Iterator[Operator]:
@@ -36,6 +39,47 @@ def deployed(home: Path, arrangement: str) -> Iterator[Operator]:
             patch.setenv(name, value)
         somebody = Operator.at(home / f"{arrangement}.py")
         somebody.edit("../../example", "example", "group_data/all.py")
+        _put_files_at_the_root(somebody)
         with somebody.fresh_hosts():
             somebody.deploy_well()
             yield somebody
+
+
+def _put_files_at_the_root(somebody: Operator) -> None:
+    """Have Apache look up some URLs as files, as in the chapter; the project has two of them."""
+    site = 'document_root="public", file_extensions=["ico", "txt", "gif"],'
+    somebody.edit("domains=", f"{site}\n        domains=", "group_data/all.py")
+    public = somebody.home / "example" / "public"
+    (public / "about").mkdir(parents=True)
+    (public / ".hidden").mkdir()
+    (public / "robots.txt").write_text(ROBOTS, encoding="utf-8")
+    for secret in (".hidden.txt", ".hidden/in.txt", "notes.md"):
+        (public / secret).write_text("not for visitors", encoding="utf-8")
+    (public / "about" / "Logo 1.GIF").write_bytes(GIF)
+    (public / "settings.txt").symlink_to("../mysite/settings.py")
+
+
+def assert_root_files(operator: Operator) -> None:
+    """Files of the site's root are served by Apache; nothing hidden, linked or of another kind is."""
+    ask = operator.door.ask
+    robots, logo = ask("/robots.txt"), ask("/about/Logo%201.GIF")
+    assert (robots.status, robots.text, robots["content-type"]) == (200, ROBOTS, "text/plain")
+    assert (logo.status, logo.body, logo["content-type"]) == (200, GIF, "image/gif")
+    assert logo["server"] == robots["server"] == ask("/")["server"] == "Apache"
+    assert robots["cache-control"] == "public, max-age=3600"
+    # Files of a release are all equally old: nothing is to be concluded from that.
+    assert (robots["etag"], robots["last-modified"]) == ("", "")
+    # Apache's own 404, without Django's page: Django is not asked.
+    missing = ask("/articles/missing.gif")
+    assert (missing.status, "Not Found</h1>" in missing.text) == (404, True)
+    assert ask("/settings.txt").status == 403
+    for path in (
+        "/.hidden.txt", "/.hidden/in.txt", "/notes.md", "/about/", "/requirements.txt",
+        "/../requirements.txt", "/about/../../requirements.txt", "/..%2frequirements.txt",
+        "/%2e%2e/requirements.txt", "/%2e%2e%2frequirements.txt", "//requirements.txt",
+        "/about/%2e%2e/%2e%2e/requirements.txt", "/about/..%2f..%2frequirements.txt",
+    ):  # fmt: skip
+        answer = ask(path)
+        assert answer.status in (400, 403, 404), path
+        assert "psycopg" not in answer.text
+        assert "not for visitors" not in answer.text

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.ladder.conftest import deployed
+from tests.ladder.conftest import assert_root_files, deployed
 from tests.operator import Operator, assert_nothing_changed
 from tests.uploads import log_in, upload
 from tierstack.model.ports import listeners
@@ -45,6 +45,7 @@ def test_site_is_whole(operator: Operator) -> None:
         cluster.media_home.name, "stat -c '%U %a' /srv/example/media/articles/*.png"
     )
     assert owner == "example 644"
+    assert_root_files(operator)
 
 
 def test_every_balancer_lets_visitors_in(operator: Operator) -> None:

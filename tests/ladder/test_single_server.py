@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.browser import Browser
-from tests.ladder.conftest import deployed
+from tests.ladder.conftest import assert_root_files, deployed
 from tests.operator import Operator, assert_nothing_changed
 from tests.uploads import log_in, upload
 from tests.visitor import steady_visitor, steady_writer
@@ -56,6 +56,11 @@ def test_apache_serves_uploads_and_static_files(operator: Operator, editor: Brow
     served = operator.door.ask(url)
     assert (served.status, "immutable" in served["cache-control"]) == (200, True)
     assert operator.door.ask("/static/.releases/").status == 403
+
+
+def test_files_of_the_root_are_looked_up(operator: Operator) -> None:
+    """What ends with one of the site's file_extensions is a file, and Django is never asked for it."""
+    assert_root_files(operator)
 
 
 def test_release_fails_no_request(operator: Operator) -> None:

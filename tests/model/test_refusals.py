@@ -140,6 +140,30 @@ def test_host_line_is_refused(home: Home, change: tuple[str, str], message: str)
             " reserved), and PostgreSQL accepts 30; write db.max_connections = 60, or a smaller web.workers_limit",
         ),
         (
+            "all",
+            SITES.replace("domains=", 'file_extensions=["ico"], domains='),
+            "sites[0].document_root: file_extensions says which files are served, and nothing says"
+            ' from where; write the directory of your project that holds them, e.g. "public"',
+        ),
+        (
+            "all",
+            SITES.replace("domains=", 'file_extensions=["ico"], document_root="public", domains='),
+            'sites[0].document_root: "public" is not a directory in blog; write one that'
+            " holds files for visitors only",
+        ),
+        (
+            "all",
+            SITES.replace("domains=", 'file_extensions=["ico"], document_root="..", domains='),
+            'sites[0].document_root: ".." is not a directory in blog; write one that'
+            " holds files for visitors only",
+        ),
+        (
+            "all",
+            SITES.replace("domains=", 'file_extensions=["ico"], document_root=".", domains='),
+            'sites[0].document_root: "." holds code of the project; write one'
+            " that holds files for visitors only",
+        ),
+        (
             "balancer",
             "certificate = 'site.pem'",
             "balancer.certificate: site.pem is not a file; write where the PEM file with chain and key lies",

@@ -130,7 +130,34 @@ def _check_source(site: SiteSettings, source: Path, where: str, mistakes: list[M
                 f"no {site.requirements} in {source}; write the name of the file that pip should read",
             )
         )
+    _check_document_root(site, source, where, mistakes)
     _check_tools(site, source, where, mistakes)
+
+
+def _check_document_root(
+    site: SiteSettings, source: Path, where: str, mistakes: list[Mistake]
+) -> None:
+    """Refuse a directory that is none, or that holds the site's code: visitors read what is in it."""
+    if site.document_root is None:
+        if site.file_extensions:
+            what = (
+                "file_extensions says which files are served, and nothing says from where; write the"
+                ' directory of your project that holds them, e.g. "public"'
+            )
+            mistakes.append(Mistake(f"{where}.document_root", what))
+        return
+    if not site.file_extensions:
+        what = f'nothing in "{site.document_root}" is served without; write e.g. ["ico", "txt"]'
+        mistakes.append(Mistake(f"{where}.file_extensions", what))
+    root = (source / site.document_root).resolve()
+    problem = ""
+    if not root.is_relative_to(source) or not root.is_dir():
+        problem = f'"{site.document_root}" is not a directory in {source}'
+    elif source.is_relative_to(root) or next(root.rglob("*.py"), None):
+        problem = f'"{site.document_root}" holds code of the project'
+    if problem:
+        what = f"{problem}; write one that holds files for visitors only"
+        mistakes.append(Mistake(f"{where}.document_root", what))
 
 
 def _check_tools(site: SiteSettings, source: Path, where: str, mistakes: list[Mistake]) -> None:

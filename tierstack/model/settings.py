@@ -64,6 +64,16 @@ class SiteSettings(_Settings):
         default=True,
         description="Give static files hashed names (`ManifestStaticFilesStorage`), cached by browsers for a year.",
     )
+    document_root: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)*$")] | None = Field(
+        default=None,
+        description="Directory of files for the root of the site, such as `favicon.ico`, relative to"
+        " `source`; Apache serves those with one of `file_extensions`.",
+    )
+    file_extensions: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")]] = Field(
+        default_factory=list,
+        description='What ends so, e.g. `["ico", "png", "txt"]`, is looked up in `document_root`, and'
+        " Django is never asked; URLs below `media_url` and `static_url` go their own way.",
+    )
     local_caches: list[str] = Field(
         default_factory=list,
         description="Aliases in `CACHES` that each web host may keep for itself; others are refused"
