@@ -208,6 +208,20 @@ def test_cache_options_of_the_site_win(start: Any) -> None:
     assert (options["timeout"], options["max_pool_size"], options["dead_timeout"]) == (1, 4, 15)
 
 
+def test_pylibmc_hashes_consistently(start: Any) -> None:
+    """A cache host more moves only its share of the keys, unless the site has chosen otherwise."""
+
+    def behaviors(**options: Any) -> Any:
+        backend = "django.core.cache.backends.memcached.PyLibMCCache"
+        own = {"default": {"BACKEND": backend, "OPTIONS": options}}
+        return start(CACHES=own)["CACHES"]["default"]["OPTIONS"]["behaviors"]
+
+    assert behaviors() == {"ketama": True}
+    assert behaviors(behaviors={"tcp_nodelay": True}) == {"ketama": True, "tcp_nodelay": True}
+    assert behaviors(behaviors={"distribution": "modula"}) == {"distribution": "modula"}
+    assert behaviors(binary=True, behaviors={"ketama": False}) == {"ketama": False}
+
+
 def test_every_web_host_has_the_same_settings(home: Home) -> None:
     """The order of cache hosts decides which host has which key, so it is the same everywhere."""
     more = HOSTS.replace("cache = [", 'cache = [("cache9", {"address": "10.0.0.9"}), ').replace(
