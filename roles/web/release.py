@@ -97,7 +97,7 @@ def _modules(
 ) -> dict[str, bytes]:
     this = release(cluster, site)
     return {
-        "tierstack_settings.py": settings_module(cluster, site, this, secrets),
+        "tierstack_settings.py": settings_module(cluster, host, site, this, secrets),
         "tierstack_wsgi.py": wsgi_module(cluster, host, site, this),
         "manage": manage_program(site, this, folder),
     }

@@ -66,6 +66,21 @@ def database_options(cluster: Cluster) -> dict[str, object]:
     return options
 
 
+def replica_hosts(cluster: Cluster, host: Host) -> list[str]:
+    """
+    Return the addresses of the database hosts, in the order in which a web host asks them for reads.
+
+    The first standby gets a web host's reads, and nobody knows today who is primary tomorrow: so web
+    hosts start at different ones, and every other goes through them backwards, lest whoever follows
+    the primary gets its share as well.
+    """
+    addresses = [db.address for db in cluster.tier("db")]
+    number = cluster.tier("web").index(host)
+    start = number // 2 % len(addresses)
+    turned = addresses[start:] + addresses[:start]
+    return turned[::-1] if number % 2 else turned
+
+
 def origins(cluster: Cluster, site: Site) -> list[str]:
     """Return where forms of the site may come from, as CSRF_TRUSTED_ORIGINS has it."""
     balancer = cluster.settings.balancer
@@ -76,7 +91,9 @@ def origins(cluster: Cluster, site: Site) -> list[str]:
     return [f"{scheme}://{domain}{suffix}" for domain in site.settings.domains]
 
 
-def settings_module(cluster: Cluster, site: Site, release: Release, secrets: Secrets) -> bytes:
+def settings_module(
+    cluster: Cluster, host: Host, site: Site, release: Release, secrets: Secrets
+) -> bytes:
     """Return `tierstack_settings.py`."""
     settings = site.settings
     password = secrets[f"sites.{site.name}.database_password"]
@@ -99,6 +116,9 @@ def settings_module(cluster: Cluster, site: Site, release: Release, secrets: Sec
             "PASSWORD": password,
         },
         "database_options": database_options(cluster),
+        "replica_alias": settings.replica_alias,
+        # Without the alias the settings of all web hosts are the same.
+        "replica_host": ",".join(replica_hosts(cluster, host)) if settings.replica_alias else "",
         # The same order on all web hosts: it decides which host has which key.
         "cache_location": [
             f"{host.address}:{cluster.settings.cache.port}" for host in cluster.tier("cache")

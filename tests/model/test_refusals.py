@@ -141,6 +141,14 @@ def test_host_line_is_refused(home: Home, change: tuple[str, str], message: str)
         ),
         (
             "all",
+            SITES.replace("domains=", 'replica_alias="replica", domains=')
+            + "    db = dict(max_connections=50)",
+            "db.max_connections: 2 web hosts with 20 workers in all need 60 connections (20 of them"
+            " reserved, two for each worker of a site with replica_alias), and PostgreSQL accepts 50;"
+            " write db.max_connections = 90, or a smaller web.workers_limit",
+        ),
+        (
+            "all",
             SITES.replace("domains=", 'file_extensions=["ico"], domains='),
             "sites[0].document_root: file_extensions says which files are served, and nothing says"
             ' from where; write the directory of your project that holds them, e.g. "public"',
@@ -162,6 +170,12 @@ def test_host_line_is_refused(home: Home, change: tuple[str, str], message: str)
             SITES.replace("domains=", 'file_extensions=["ico"], document_root=".", domains='),
             'sites[0].document_root: "." holds code of the project; write one'
             " that holds files for visitors only",
+        ),
+        (
+            "all",
+            SITES.replace("domains=", 'replica_alias="default", domains='),
+            'sites[0].replica_alias: "default" is not a name for one more database of the site;'
+            ' write e.g. "replica"',
         ),
         (
             "balancer",

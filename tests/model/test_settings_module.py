@@ -57,7 +57,9 @@ class Started(dict[str, Any]):
 def start(home: Home, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that starts the site `blog` with its own settings changed."""
 
-    def started(django: tuple[int, int] = (5, 2), pymemcache: bool = True, **own: Any) -> Started:
+    def started(
+        django: tuple[int, int] = (5, 2), pymemcache: bool = True, web: int = 0, **own: Any
+    ) -> Started:
         seen: dict[str, str] = {}
         module = _Module("blog.settings", {**OWN, **own}, seen)
         fake_django = types.ModuleType("django")
@@ -74,8 +76,9 @@ def start(home: Home, monkeypatch: pytest.MonkeyPatch) -> Any:
         )
         monkeypatch.setattr(os, "environ", dict(os.environ))
         cluster = home.load()
+        host, site = cluster.tier("web")[web], cluster.sites[0]
         settings: dict[str, Any] = {"__name__": "tierstack_settings"}
-        exec(settings_module(cluster, cluster.sites[0], RELEASE, _secrets()), settings)
+        exec(settings_module(cluster, host, site, RELEASE, _secrets()), settings)
         result = Started({k: v for k, v in settings.items() if k.isupper()})
         result.environment = seen
         return result
@@ -139,6 +142,53 @@ def test_single_database_host_is_not_asked_whether_it_is_primary(home: Home, sta
     found = start()["DATABASES"]["default"]
     assert found["HOST"] == "10.0.0.21"
     assert "target_session_attrs" not in found["OPTIONS"]
+
+
+REPLICA = 'replica_alias="replica", domains='
+
+
+def test_reads_have_an_alias_of_their_own(home: Home, start: Any) -> None:
+    """It is the default one, save that a standby is preferred; tests see one database."""
+    assert "replica" not in start()["DATABASES"]
+    home.group("all", SITES.replace("domains=", REPLICA))
+    found = start()["DATABASES"]
+    assert found["default"]["OPTIONS"]["target_session_attrs"] == "read-write"
+    assert found["replica"] == {
+        **found["default"],
+        "OPTIONS": {**found["default"]["OPTIONS"], "target_session_attrs": "prefer-standby"},
+        "TEST": {"MIRROR": "default"},
+    }
+
+
+def test_alias_for_reads_that_the_site_has_stays(home: Home, start: Any) -> None:
+    """Whatever the site calls so is the site's."""
+    home.group("all", SITES.replace("domains=", REPLICA))
+    own = {**OWN["DATABASES"], "replica": {"ENGINE": "django.db.backends.postgresql"}}
+    assert start(DATABASES=own)["DATABASES"]["replica"] == own["replica"]
+
+
+def test_single_database_host_is_read_from(home: Home, start: Any) -> None:
+    """Where there is no standby, the alias leads to the primary."""
+    home.inventory(HOSTS.replace('("db2", {"address": "10.0.0.22", "memory_mb": 2048}),', ""))
+    home.group("all", SITES.replace("domains=", REPLICA))
+    found = start()["DATABASES"]
+    assert found["replica"] == {**found["default"], "TEST": {"MIRROR": "default"}}
+
+
+@pytest.mark.parametrize("primary", ["10.0.0.21", "10.0.0.22", "10.0.0.23"])
+def test_standbys_share_reads(home: Home, start: Any, primary: str) -> None:
+    """Whoever is primary, each of two standbys gets the reads of half of the web hosts."""
+    databases = [("10.0.0.21", 1), ("10.0.0.22", 2), ("10.0.0.23", 3)]
+    hosts = [(f"db{number}", {"address": address}) for address, number in databases]
+    webs = [(f"web{number}", {"address": f"10.0.0.{10 + number}"}) for number in range(1, 7)]
+    home.inventory(HOSTS, f"\ndb = {hosts!r}\nweb = {webs!r}")
+    home.group("all", SITES.replace("domains=", REPLICA))
+    read = []
+    for web in range(6):
+        asked = start(web=web)["DATABASES"]["replica"]["HOST"].split(",")
+        assert sorted(asked) == [address for address, _ in databases]
+        read.append(next(address for address in asked if address != primary))
+    assert sorted(read) == sorted(3 * [a for a, _ in databases if a != primary])
 
 
 def test_environment_is_there_before_the_site_reads_it(home: Home, start: Any) -> None:
@@ -229,8 +279,12 @@ def test_every_web_host_has_the_same_settings(home: Home) -> None:
     )
     home.inventory(more)
     cluster = home.load()
-    text = settings_module(cluster, cluster.sites[0], RELEASE, _secrets()).decode()
-    assert "['10.0.0.9:11211', '10.0.0.31:11211']" in text
+    site = cluster.sites[0]
+    texts = {
+        settings_module(cluster, host, site, RELEASE, _secrets()) for host in cluster.tier("web")
+    }
+    assert len(texts) == 1
+    assert b"['10.0.0.9:11211', '10.0.0.31:11211']" in texts.pop()
 
 
 @pytest.mark.parametrize(
@@ -288,7 +342,7 @@ def test_modules_are_python(home: Home) -> None:
     """What is generated compiles, whatever the values."""
     cluster = home.load()
     site = cluster.sites[0]
-    compile(
-        wsgi_module(cluster, cluster.tier("web")[0], site, RELEASE), "tierstack_wsgi.py", "exec"
-    )
-    compile(settings_module(cluster, site, RELEASE, _secrets()), "tierstack_settings.py", "exec")
+    host = cluster.tier("web")[0]
+    compile(wsgi_module(cluster, host, site, RELEASE), "tierstack_wsgi.py", "exec")
+    text = settings_module(cluster, host, site, RELEASE, _secrets())
+    compile(text, "tierstack_settings.py", "exec")

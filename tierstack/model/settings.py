@@ -79,6 +79,12 @@ class SiteSettings(_Settings):
         description="Aliases in `CACHES` that each web host may keep for itself; others are refused"
         " where there is more than one web host.",
     )
+    replica_alias: str | None = Field(
+        default=None,
+        description="Alias in `DATABASES` for reads that may be a moment old, e.g. `replica`: a"
+        " standby, or the primary where none answers. What goes there is the site's own router's to"
+        " say. With psycopg 3 it takes 3.2.6 or later.",
+    )
     engine: Literal["mod_python"] = Field(
         default="mod_python", description="What runs the site on a web host."
     )
@@ -112,6 +118,16 @@ class SiteSettings(_Settings):
     def _settings(cls, value: str) -> str:
         if not _MODULE.match(value):
             raise ValueError(f'"{value}" is not a Python module; write e.g. "mysite.settings"')
+        return value
+
+    @field_validator("replica_alias")
+    @classmethod
+    def _replica_alias(cls, value: str | None) -> str | None:
+        if value is not None and (value == "default" or not value.isidentifier()):
+            what = (
+                f'"{value}" is not a name for one more database of the site; write e.g. "replica"'
+            )
+            raise ValueError(what)
         return value
 
     @field_validator("packages")

@@ -201,7 +201,12 @@ def _check_connections(cluster: Cluster) -> list[Mistake]:
         workers = sum(web_workers(cluster, host) for host in web_hosts)
     except CapacityError:
         return []
-    need = workers * len(cluster.sites) + _CONNECTIONS_RESERVED
+    # Where no standby answers, the primary gets the reads as well.
+    aliases = sum(2 if site.settings.replica_alias else 1 for site in cluster.sites)
+    need = workers * aliases + _CONNECTIONS_RESERVED
+    each = (
+        ", two for each worker of a site with replica_alias" if aliases > len(cluster.sites) else ""
+    )
     allowed = cluster.settings.db.max_connections
     if need <= allowed:
         return []
@@ -209,7 +214,7 @@ def _check_connections(cluster: Cluster) -> list[Mistake]:
         Mistake(
             "db.max_connections",
             f"{len(web_hosts)} web hosts with {workers} workers in all need {need} connections"
-            f" ({_CONNECTIONS_RESERVED} of them reserved), and PostgreSQL accepts {allowed};"
+            f" ({_CONNECTIONS_RESERVED} of them reserved{each}), and PostgreSQL accepts {allowed};"
             f" write db.max_connections = {need + need // 2}, or a smaller web.workers_limit",
         )
     ]
