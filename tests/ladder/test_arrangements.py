@@ -14,7 +14,8 @@ from tierstack.model.ports import listeners
 
 
 @pytest.fixture(
-    scope="module", params=["2-database-apart", "3-media-apart", "4-load-balanced"], ids=str
+    scope="module",
+    params=["2-database-apart", "3-media-apart", "4-load-balanced", "5-going-big"],
 )
 def operator(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
