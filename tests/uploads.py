@@ -28,8 +28,8 @@ def log_in(operator: Operator, editor: str = "editor") -> Browser:
     return browser
 
 
-def add_article(editor: Browser, picture: str) -> Answer:
-    """Add an article with a picture of this name in the admin; return what the admin answers."""
+def add_article(editor: Browser, picture: str, content: bytes | None = None) -> Answer:
+    """Add an article with a picture in the admin, a red dot or this; return what the admin answers."""
     return editor.post(
         "/admin/articles/article/add/",
         {
@@ -39,7 +39,7 @@ def add_article(editor: Browser, picture: str) -> Answer:
             "published_0": "2020-01-01",
             "published_1": "12:00:00",
         },
-        {"image": (picture, PICTURE)},
+        {"image": (picture, content or PICTURE)},
     )
 
 
@@ -54,33 +54,44 @@ def upload(
     """
     saved = add_article(editor, picture)
     assert saved.status == 302, saved.text[:2000]
-    page = editor.get(f"/articles/{_slug(picture)}/").text
-    url = "/media/" + page.partition('src="/media/')[2].partition('"')[0]
+    url = url_of(editor.get(article(picture)).text)
     served = operator.door.ask(url)
     assert (served.status, served["content-type"], served.body) == (200, "image/png", PICTURE)
     assert server in served["server"]
     return url, served
 
 
+def article(picture: str) -> str:
+    """Return the page of the article that was added with a picture of this name."""
+    return f"/articles/{_slug(picture)}/"
+
+
+def url_of(page: str) -> str:
+    """Return the URL path of the picture in an article."""
+    return "/media/" + page.partition('src="/media/')[2].partition('"')[0]
+
+
 def _slug(picture: str) -> str:
     return f"upload-{zlib.crc32(picture.encode())}"
 
 
-def _png() -> bytes:
+def dot(colour: int) -> bytes:
+    """Return a picture of one dot in a colour of its own, 0 to 16,777,215."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
             struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
 
     header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(b"\x00\xff\x00\x00")
+    pixels = zlib.compress(b"\x00" + colour.to_bytes(3))
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
     )
 
 
 #: A valid picture of one red dot.
-PICTURE = _png()
+PICTURE = dot(0xFF0000)
 
 
 class Uploaded:

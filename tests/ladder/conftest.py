@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -22,14 +23,18 @@ ROBOTS = "User-agent: *\nDisallow: /admin/\n"
 GIF = b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"
 
 
+Somebody = TypeVar("Somebody", bound=Operator)
+
+
 @contextmanager
-def deployed(home: Path, arrangement: str) -> Iterator[Operator]:
+def deployed(home: Path, arrangement: str, kind: type[Somebody]) -> Iterator[Somebody]:
     """
     Deploy an arrangement to fresh hosts, which are away afterwards.
 
     Args:
         home: an empty directory, which becomes the operator's.
         arrangement: an inventory of `inventories/ladder`, without `.py`.
+        kind: what sort of operator it is.
     """
     need_root()
     shutil.copytree(ROOT / "inventories" / "ladder", home, dirs_exist_ok=True)
@@ -37,7 +42,7 @@ def deployed(home: Path, arrangement: str) -> Iterator[Operator]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in LAB.items():
             patch.setenv(name, value)
-        somebody = Operator.at(home / f"{arrangement}.py")
+        somebody = kind.at(home / f"{arrangement}.py")
         somebody.edit("../../example", "example", "group_data/all.py")
         _put_files_at_the_root(somebody)
         with somebody.fresh_hosts():

@@ -21,7 +21,7 @@ def operator(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operator]:
     """Somebody with one of the arrangements, freshly deployed."""
-    with deployed(tmp_path_factory.mktemp("ladder"), request.param) as somebody:
+    with deployed(tmp_path_factory.mktemp("ladder"), request.param, Operator) as somebody:
         yield somebody
 
 

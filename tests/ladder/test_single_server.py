@@ -16,7 +16,7 @@ from tests.visitor import steady_visitor, steady_writer
 @pytest.fixture(scope="module")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """Somebody with one host, freshly deployed."""
-    with deployed(tmp_path_factory.mktemp("ladder"), "1-single-server") as somebody:
+    with deployed(tmp_path_factory.mktemp("ladder"), "1-single-server", Operator) as somebody:
         yield somebody
 
 

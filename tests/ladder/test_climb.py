@@ -1,0 +1,142 @@
+"""One site climbs from the chapter's first arrangement to its last, while it is read and written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from bench.report import insert
+from tests.ladder.conftest import deployed
+from tests.ladder.traffic import Step, Traffic
+from tests.operator import ROOT, Operator, assert_nothing_changed
+from tests.uploads import dot, log_in
+
+LADDER = ROOT / "inventories" / "ladder"
+
+
+class Climber(Operator):
+    """Somebody whose one inventory becomes each of the ladder's in turn."""
+
+    def become(self, arrangement: str) -> None:
+        """Write what one of the ladder's inventories says, and make the hosts that are new."""
+        shutil.copy(LADDER / f"{arrangement}.py", self.inventory)
+        self.lab("up", str(self.inventory))
+
+    def have(self, before: str, after: str) -> None:
+        """Replace a piece of the inventory, and make the hosts that are new."""
+        self.edit(before, after, self.inventory.name)
+        self.lab("up", str(self.inventory))
+
+    def task(self, name: str, to: str) -> None:
+        """Run a task that moves data; it must succeed."""
+        done = self.run_file(f"tasks/{name}.py", "--data", f"to={to}")
+        assert done.status == 0, done.said[-6000:]
+
+    def refused(self, *words: str) -> None:
+        """Deploy; it is refused with these words before anything is changed."""
+        done = self.deploy()
+        assert done.status != 0
+        assert all(word in done.said for word in words), done.said[-4000:]
+        assert done.changes == []
+
+
+def test_climb(tmp_path: Path) -> None:
+    """Every acknowledged row and file is there at the end; who failed at which step is listed."""
+    with deployed(tmp_path, "1-single-server", Climber) as climber:
+        traffic = Traffic(climber.door, log_in(climber))
+        with traffic.running():
+            _climb(climber, traffic)
+        table = _table(traffic.steps)
+        print(table)
+        if document := os.environ.get("TIERSTACK_CLIMB_TABLE"):
+            text = Path(document).read_text(encoding="utf-8")
+            Path(document).write_text(insert(text, "climb", table), encoding="utf-8")
+        failed = {step.name: step.failed for step in traffic.steps if step.failed}
+        assert failed == {}
+        assert all(step.pages.done and step.rows.done for step in traffic.steps)
+        _nothing_is_lost(climber, traffic)
+        assert_nothing_changed(climber.deploy())
+        assert climber.tierstack("status", str(climber.inventory)).status == 0
+
+
+def _climb(climber: Climber, traffic: Traffic) -> None:
+    climber.have('db = [\n    lab_host("web1", 11),', 'db = [\n    lab_host("db1", 21),')
+    climber.refused("web1", "tasks/switchover.py --data to=db1")
+    climber.have('lab_host("db1", 21),', 'lab_host("web1", 11),\n    lab_host("db1", 21),')
+    climber.deploy_well()
+    traffic.end_step("2: a second database host joins, as standby")
+    climber.task("switchover", "db1")
+    traffic.end_step("2: the database moves there")
+    climber.become("2-database-apart")
+    climber.deploy_well()
+    traffic.end_step("2: the first one leaves")
+
+    climber.become("3-media-apart")
+    climber.refused("web1", "tasks/move_media.py --data to=media1")
+    climber.task("move_media", "media1")
+    traffic.end_step("3: uploads move to the media host")
+    climber.deploy_well()
+    traffic.end_step("3: it serves them")
+
+    climber.become("4-load-balanced")
+    climber.have('lab_host("lb1", 10),', 'lab_host("lb1", 10),\n    lab_host("web1", 11),')
+    climber.deploy_well()
+    traffic.end_step("4: a balancer and two web hosts join")
+    traffic.lead_to(climber.cluster().host("lb1").address)
+    climber.become("4-load-balanced")
+    climber.deploy_well()
+    traffic.end_step("4: the web host is a front door no more")
+    assert climber.on("web1", "systemctl is-active haproxy memcached").out.split() == [
+        "inactive",
+        "active",
+    ]
+
+    climber.become("5-going-big")
+    climber.deploy_well()
+    traffic.end_step("5: a balancer, two standbys, a media host and caches join")
+    traffic.lead_to(climber.cluster().host("lb2").address)
+    assert_nothing_changed(climber.deploy())
+    traffic.end_step("5: nothing is left to do")
+    assert climber.on("web1", "systemctl is-active memcached").out.strip() == "inactive"
+
+
+def _nothing_is_lost(climber: Climber, traffic: Traffic) -> None:
+    ask = "runuser -u postgres -- psql -At example -c"
+    rows = climber.ask("db1", f"{ask} 'select id from guestbook_entry'").split()
+    assert traffic.rows <= {int(row) for row in rows}
+    assert len(traffic.rows) > 100
+    images = dict(
+        line.split("|")
+        for line in climber.ask(
+            "db1", f"{ask} 'select title, image from articles_article'"
+        ).splitlines()
+    )
+    sums = "cd /srv/example/media && sha256sum articles/*"
+    wanted = {images[f"picture {n}.png"]: _sha256(dot(n)) for n in traffic.pictures}
+    assert len(wanted) > 10
+    for host in climber.cluster().tier("media"):
+        lines = (line.split(None, 1) for line in climber.ask(host.name, sums).splitlines())
+        there = {name: digest for digest, name in lines}
+        assert wanted.items() <= there.items(), host.name
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _table(steps: list[Step]) -> str:
+    """Return who met with what, as Markdown."""
+    lines = [
+        "| step | takes | pages read: failed, slowest | files read: failed, slowest"
+        " | rows written: failed, slowest | uploads: failed, slowest |",
+        "|:--|--:|--:|--:|--:|--:|",
+    ]
+    for step in steps:
+        cells = [
+            f"{counted.done}: {len(counted.failed)}, {counted.slowest_s:.1f} s"
+            for counted in (step.pages, step.files, step.rows, step.uploads)
+        ]
+        lines.append(f"| {' | '.join([step.name, f'{step.seconds:.0f} s', *cells])} |")
+    return "\n".join(lines) + "\n"
