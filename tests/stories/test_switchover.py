@@ -138,7 +138,7 @@ def test_primary_that_was_only_stopped_comes_back_by_itself(operator: Operator) 
 
 def test_two_primaries_are_left_alone(operator: Operator) -> None:
     """Neither a deploy nor a switchover touches a host when two believe that they are primary."""
-    operator.ask("db2", f"{STOP}; rm {DATA}/standby.signal; {START}")
+    operator.ask("db2", "pg_ctlcluster 15 main promote")
     files = (
         f"systemctl show -p MainPID postgresql@15-main; ls {DATA};"
         " find /etc/postgresql -type f | sort | xargs sha256sum"
@@ -148,9 +148,9 @@ def test_two_primaries_are_left_alone(operator: Operator) -> None:
         assert refused.status == 1
         assert "db1 and db2 are both primaries of the same database" in refused.err
     assert [operator.ask(host, files) for host in ("db1", "db2")] == before
-    operator.ask("db2", f"{STOP}; runuser -u postgres -- touch {DATA}/standby.signal")
+    operator.ask("db2", f"{STOP}; mv {DATA} {DATA}.old")
     operator.deploy_well()
-    operator.ask("db2", f"rm -rf {DATA}.aside-*")
+    operator.ask("db2", f"rm -r {DATA}.old")
 
 
 @contextmanager
