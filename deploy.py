@@ -55,7 +55,12 @@ if "web" in me.tiers:
 gate(name="Every web node has the release", before="static files")
 if {"web", "media"} & set(me.tiers):
     media.static_files(cluster, me)
-gate(name="Static files of the release are served", before="the sites' passwords")
+gate(name="Static files of the release are served", before="new media hosts serve")
+
+# Where media hosts are new, files come from them before web hosts stop serving them.
+if "balancer" in me.tiers and media.is_new(cluster):
+    balancer.deploy(cluster, me, secrets)
+gate(name="New media hosts serve", before="the sites' passwords")
 
 # Only now: a password that has changed shuts out what serves, until it serves the release.
 if everyone and "db" in me.tiers:

@@ -74,6 +74,19 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     )
 
 
+def is_new(cluster: Cluster) -> bool:
+    """Return whether visitors get files from web hosts until now: these had been deployed, no media host had."""
+    had = {
+        tier: any(
+            tier in hosts.facts(host.name)["stamps"]
+            for host in cluster.tier(tier)
+            if hosts.in_this_run(host.name)
+        )
+        for tier in ("balancer", "media")
+    }
+    return bool(cluster.tier("media")) and had["balancer"] and not had["media"]
+
+
 def static_files(cluster: Cluster, host: Host) -> None:
     """
     Bring the current release's static files to where they are served, beside those of earlier ones:
