@@ -39,7 +39,7 @@ class Climber(Operator):
         done = self.deploy()
         assert done.status != 0
         assert all(word in done.said for word in words), done.said[-4000:]
-        assert done.changes == []
+        assert "operations" not in done.results, done.changes
 
 
 def test_climb(tmp_path: Path) -> None:
