@@ -11,17 +11,17 @@ import shlex
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-import gevent
 from pyinfra import logger
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.operation import operation
 
 from tierstack.model import Cluster, Host, Site
 from tierstack.operations.pause import paused
-from tierstack.operations.remote import HostError, tell, tell_program
+from tierstack.operations.remote import HostError, at_once, tell, tell_program
 
 #: A look at all files must fit into the pause twice, beside the change of the mounts, in seconds.
 _LOOK_S = 5
@@ -241,10 +241,7 @@ def _mark(cluster: Cluster, host: Host, role: str, *, proved: bool = False) -> N
 
 
 def _mount(way: Way, names: Sequence[str]) -> None:
-    told = [gevent.spawn(tell_program, name, "agent.py", way.mounts[name]) for name in names]
-    gevent.joinall(told)
-    for greenlet in told:
-        greenlet.get()
+    at_once(partial(tell_program, name, "agent.py", way.mounts[name]) for name in names)
 
 
 def _state(cluster: Cluster, way: Way) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from tierstack.model import Cluster
-from tierstack.operations.remote import HostError, tell_all
+from tierstack.operations.remote import HostError, at_once, tell
 
 #: Longest that requests under way are waited for, in seconds.
 _ENTER_S = 8
@@ -56,11 +57,14 @@ def paused(cluster: Cluster) -> Iterator[Callable[[], None]]:
     Raises:
         HostError: requests do not end in time, or a web host does not answer; nobody is held back.
     """
-    names = [host.name for host in cluster.tier("web")]
     try:
-        tell_all(names, _BEGIN)
-        yield lambda: tell_all(names, _STILL)
+        _tell_all(cluster, _BEGIN)
+        yield lambda: _tell_all(cluster, _STILL)
     finally:
         # One that does not answer ends its pause by itself.
         with suppress(HostError):
-            tell_all(names, _END)
+            _tell_all(cluster, _END)
+
+
+def _tell_all(cluster: Cluster, command: str) -> None:
+    at_once(partial(tell, host.name, command) for host in cluster.tier("web"))

@@ -7,7 +7,7 @@ read; and one program with one request costs one SSH execution, however much it 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,25 @@ def tell_program(name: str, file: str, request: dict[str, Any], patience_s: int 
     return tell(name, _COMMAND, program(file, request), patience_s)
 
 
-def tell_all(names: Iterable[str], command: str) -> None:
-    """Have several hosts do the same at once. Raises HostError: the first that did not, once all have ended."""
-    told = [gevent.spawn(tell, name, command) for name in names]
-    gevent.joinall(told)
-    for greenlet in told:
-        greenlet.get()
+def at_once(calls: Iterable[Callable[[], object]]) -> None:
+    """
+    Tell several hosts something at once, each by a call of `tell` or `tell_program`.
+
+    Raises:
+        HostError: of all that failed, once all have ended.
+    """
+
+    def sentence(call: Callable[[], object]) -> str:
+        # Caught here: of what ends a greenlet, gevent prints a traceback.
+        try:
+            call()
+        except HostError as error:
+            return str(error)
+        return ""
+
+    told = [gevent.spawn(sentence, call) for call in calls]
+    if failed := [said for greenlet in told if (said := greenlet.get())]:
+        raise HostError("; ".join(failed))
 
 
 @cache

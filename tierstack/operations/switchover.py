@@ -10,9 +10,9 @@ import json
 import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-import gevent
 from pyinfra import logger
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.operation import operation
@@ -23,7 +23,7 @@ from tierstack.model.primary import SLOT_PREFIX, switch_to
 from tierstack.model.switchover import Switchover
 from tierstack.operations.pause import paused
 from tierstack.operations.postgres import MAINTENANCE
-from tierstack.operations.remote import HostError, tell_program
+from tierstack.operations.remote import HostError, at_once, tell_program
 
 #: How long the primary may take to stop, the next one to have what it wrote last, and to become the
 #: primary, in seconds.
@@ -171,12 +171,15 @@ class _SwitchOver(PyinfraCommand):
 
     def _follow(self) -> None:
         """Wait until everybody else streams."""
-        told = [gevent.spawn(_follows, name) for name in self._followers]
-        if late := [said for greenlet in told if (said := greenlet.get())]:
-            raise SwitchoverError(
-                f"{self._to} is the primary, and no write is lost, but {'; '.join(late)};"
-                f" {self._again}"
+        try:
+            at_once(
+                partial(_do, name, "follow", drop_slots=DROP_IDLE_SLOTS, patience_s=_FOLLOW_S)
+                for name in self._followers
             )
+        except HostError as error:
+            raise SwitchoverError(
+                f"{self._to} is the primary, and no write is lost, but {error}; {self._again}"
+            ) from None
 
 
 #: On a standby they are nobody's, and would keep WAL without end.
@@ -184,15 +187,6 @@ DROP_IDLE_SLOTS = (
     "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"  # noqa: S608 -- a constant
     f" WHERE starts_with(slot_name, '{SLOT_PREFIX}') AND NOT active;"
 )
-
-
-def _follows(name: str) -> str:
-    """Have a host follow the new primary; return "", or why it does not."""
-    try:
-        _do(name, "follow", drop_slots=DROP_IDLE_SLOTS, patience_s=_FOLLOW_S)
-    except HostError as error:
-        return str(error)
-    return ""
 
 
 def _do(name: str, verb: str, **request: Any) -> str:
