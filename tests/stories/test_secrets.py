@@ -65,7 +65,7 @@ def test_secrets_are_seen_nowhere(operator: Operator) -> None:
     ]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     secrets = canaries(tomllib.loads(file.read_text(encoding="utf-8")))
-    assert sum("canary" in secret for secret in secrets) == 2
+    assert sum("canary" in secret for secret in secrets) == 3
     for host in hosts:
         operator.ask(host, f"systemd-run -q --unit=watch python3 -c '{_WATCH}'")
     loud = operator.run_file("deploy.py", "-vvv", "--debug", "--diff")
