@@ -24,7 +24,8 @@ STOP, START = "systemctl stop postgresql@15-main", "systemctl start postgresql@1
 def _as_found(operator: Operator) -> Iterator[None]:
     """Every story ends with db1 as the primary, db2 behind it, and nothing to change."""
     yield
-    assert roles(operator) == {"db1": "primary", "db2": "standby"}
+    as_found = {"db1": "primary", "db2": "standby"}
+    wait_until("both answer as before", lambda: roles(operator) == as_found)
     assert_nothing_changed(operator.deploy())
     assert operator.tierstack("status", str(operator.inventory)).status == 0
 
