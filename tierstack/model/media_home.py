@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tierstack.model.cluster import Cluster
 from tierstack.model.errors import TierstackError
+from tierstack.model.plan import listed
 
 #: The file of that name lies with the data: which of them says what the data is.
 MARKS = {"home": ".tierstack-home", "copy": ".tierstack-copy", "leaving": ".tierstack-leaving"}
@@ -103,7 +104,7 @@ def _known_home(cluster: Cluster, found: _Found, path: str) -> str | None:
     sources = sorted({held.source for held in found.values() if held.source})
     if len(sources) > 1:
         raise MediaHomeError(
-            f"MEDIA_ROOT {path} is mounted from {_and(sources)} by different hosts; nothing was changed."
+            f"MEDIA_ROOT {path} is mounted from {listed(sources)} by different hosts; nothing was changed."
             f" Find out which one has the uploads that you keep, and type on it:"
             f" touch {path}/{MARKS['home']}; then deploy again"
         )
@@ -119,14 +120,14 @@ def _known_home(cluster: Cluster, found: _Found, path: str) -> str | None:
         return first
     if len(holders) > 1:
         raise MediaHomeError(
-            f"{_and(holders)} each hold files in {path}; nothing was changed. Find out which ones you"
+            f"{listed(holders)} each hold files in {path}; nothing was changed. Find out which ones you"
             f" keep, and type on that host: touch {path}/{MARKS['home']}; then deploy again"
         )
     if holders:
         return holders[0]
     if copies and all(host.name in found for host in cluster.hosts):
         raise MediaHomeError(
-            f"{_and(copies)} {'keeps a copy' if len(copies) == 1 else 'keep copies'} of MEDIA_ROOT {path},"
+            f"{listed(copies)} {'keeps a copy' if len(copies) == 1 else 'keep copies'} of MEDIA_ROOT {path},"
             " and the host that it was copied from is not in this inventory; nothing was changed. Put its"
             f" line back; {_lost(copies, path)}"
         )
@@ -140,7 +141,7 @@ def _first(cluster: Cluster, found: _Found, path: str) -> str:
     others = [host.name for host in cluster.home_candidates if host.name not in found]
     if others and matters and len(cluster.home_candidates) > 1:
         raise MediaHomeError(
-            f"on which host MEDIA_ROOT {path} lies cannot be told without {_and(others)}, not asked in"
+            f"on which host MEDIA_ROOT {path} lies cannot be told without {listed(others)}, not asked in"
             f" this run; nothing was changed. Run it without --limit, or with"
             f" {' '.join(f'--limit {name}' for name in others)} as well"
         )
@@ -151,7 +152,7 @@ def _refuse_cut_off(cluster: Cluster, found: _Found) -> None:
     leaving = [name for name, held in found.items() if held.mark == "leaving"]
     if leaving and not any(held.mark == "home" for held in found.values()):
         raise MediaHomeError(
-            f"a move of MEDIA_ROOT away from {_and(leaving)} was cut off, and uploads wait for its end;"
+            f"a move of MEDIA_ROOT away from {listed(leaving)} was cut off, and uploads wait for its end;"
             f" nothing was changed. Type: {_move(cluster, 'HOST')}, with the same HOST as before"
         )
 
@@ -159,7 +160,7 @@ def _refuse_cut_off(cluster: Cluster, found: _Found) -> None:
 def _refuse_missing(noted: Sequence[str], path: str) -> None:
     if noted:
         raise MediaHomeError(
-            f"MEDIA_ROOT {path} lies on {_and(noted)}, and its mark {MARKS['home']} is not there; nothing"
+            f"MEDIA_ROOT {path} lies on {listed(noted)}, and its mark {MARKS['home']} is not there; nothing"
             " was changed. Mount its disk; or, if nothing is missing there, type on it:"
             f" touch {path}/{MARKS['home']}; then deploy again"
         )
@@ -167,7 +168,7 @@ def _refuse_missing(noted: Sequence[str], path: str) -> None:
 
 def _several(names: Sequence[str], path: str) -> str:
     return (
-        f"{_and(names)} {'both' if len(names) == 2 else 'all'} say that they have MEDIA_ROOT {path};"
+        f"{listed(names)} {'both' if len(names) == 2 else 'all'} say that they have MEDIA_ROOT {path};"
         " nothing was changed. Find out which one has the uploads that you keep; on"
         f" {'the other' if len(names) == 2 else 'each other one'} type: mv {path} {path}.old;"
         " then deploy again"
@@ -183,7 +184,7 @@ def _gone(address: str, copies: Sequence[str], path: str) -> str:
 
 
 def _lost(copies: Sequence[str], path: str) -> str:
-    one = copies[0] if len(copies) == 1 else f"the one of {_and(copies)} with the newest files"
+    one = copies[0] if len(copies) == 1 else f"the one of {listed(copies)} with the newest files"
     return (
         f"or, if it is lost for good, type on {one}:"
         f" mv {path}/{MARKS['copy']} {path}/{MARKS['home']}; then deploy again"
@@ -196,7 +197,3 @@ def _tier(cluster: Cluster) -> str:
 
 def _move(cluster: Cluster, to: str) -> str:
     return f"pyinfra {cluster.inventory} tasks/move_media.py --data to={to}"
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

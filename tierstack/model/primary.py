@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tierstack.model.errors import TierstackError
+from tierstack.model.plan import listed
 
 #: Where PostgreSQL 15's data lies on Debian 12.
 DATA_DIRECTORY = "/var/lib/postgresql/15/main"
@@ -85,7 +86,7 @@ def decide_primary(found: Mapping[str, DataDirectory], order: Sequence[str], inv
     unknown = [name for name in order if name not in found]
     if unknown and len(order) > 1:
         raise PrimaryError(
-            f"db: who is the primary cannot be told without {_and(unknown)}, not asked in this run;"
+            f"db: who is the primary cannot be told without {listed(unknown)}, not asked in this run;"
             " nothing was changed. Run it without --limit, or with --limit db"
         )
     holders = {name: found[name] for name in order if name in found and found[name].present}
@@ -97,7 +98,7 @@ def decide_primary(found: Mapping[str, DataDirectory], order: Sequence[str], inv
     primaries = [name for name, held in holders.items() if not held.standby]
     if len(primaries) > 1:
         raise PrimaryError(
-            f"{_and(primaries)} are {'both' if len(primaries) == 2 else 'all'} primaries of the same database"
+            f"{listed(primaries)} are {'both' if len(primaries) == 2 else 'all'} primaries of the same database"
             f" ({_each(primaries, 'timeline', holders)}); nothing was changed. Find out which one"
             f" has the writes that you keep; on the other{'s' if len(primaries) > 2 else ''} type:"
             f" {_MOVE_ASIDE}; then deploy again, and it becomes a standby"
@@ -108,7 +109,7 @@ def decide_primary(found: Mapping[str, DataDirectory], order: Sequence[str], inv
     ahead = [name for name in holders if holders[name].timeline > holders[primary].timeline]
     if ahead:
         raise PrimaryError(
-            f"{_and(ahead)} went further than the primary {primary}"
+            f"{listed(ahead)} went further than the primary {primary}"
             f" ({_each([*ahead, primary], 'timeline', holders)}), so it cannot follow it; nothing was"
             " changed. Find out which one has the writes that you keep; on the other type:"
             f" {_MOVE_ASIDE}; then deploy again"
@@ -221,7 +222,7 @@ def _refuse_missing(configured: Sequence[str]) -> None:
         return
     one = len(configured) == 1
     raise PrimaryError(
-        f"{_and(configured)} {'has been a database host' if one else 'have been database hosts'},"
+        f"{listed(configured)} {'has been a database host' if one else 'have been database hosts'},"
         f" and {'its' if one else 'their'} data is not there;"
         f" mount {'its disk' if one else 'their disks'},"
         f" or, to start empty, remove {CONFIG_DIRECTORY} on {'it' if one else 'them'}"
@@ -232,7 +233,7 @@ def _refuse_unreadable(holders: Mapping[str, DataDirectory]) -> None:
     broken = [name for name, held in holders.items() if not held.system_id]
     if broken:
         raise PrimaryError(
-            f"{_and(broken)}: what lies in {DATA_DIRECTORY} is no database that PostgreSQL 15 can"
+            f"{listed(broken)}: what lies in {DATA_DIRECTORY} is no database that PostgreSQL 15 can"
             " read; nothing was changed. Look at it, and if you do not need it, type there:"
             f" {_MOVE_ASIDE}"
         )
@@ -241,7 +242,7 @@ def _refuse_unreadable(holders: Mapping[str, DataDirectory]) -> None:
 def _refuse_strangers(holders: Mapping[str, DataDirectory]) -> None:
     if len({held.system_id for held in holders.values()}) > 1:
         raise PrimaryError(
-            f"{_and(list(holders))} hold different databases"
+            f"{listed(list(holders))} hold different databases"
             f" ({_each(list(holders), 'system_id', holders)}), so they cannot be one cluster;"
             " nothing was changed. Find out which one you keep; on each host with another type:"
             f" {_MOVE_ASIDE}; then deploy again, and it becomes a standby"
@@ -255,7 +256,7 @@ def _no_primary(holders: Mapping[str, DataDirectory], inventory: str) -> Primary
     standbys = list(holders)
     one = len(standbys) == 1
     return PrimaryError(
-        f"{_and(standbys)} {'is a standby' if one else 'are standbys'},"
+        f"{listed(standbys)} {'is a standby' if one else 'are standbys'},"
         f" and {'its' if one else 'their'} primary is no db host of this inventory; nothing was"
         " changed. Put the primary's line back; to do without it, let"
         f" {standbys[0] if one else 'one of them'} take over then:"
@@ -272,10 +273,6 @@ def switch_to(name: str, inventory: str) -> str:
 
 def _mb(size: int) -> int:
     return size // 1024**2
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _each(names: Sequence[str], what: str, holders: Mapping[str, DataDirectory]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Generator, Sequence
+from typing import Any
 
 from pyinfra import host
 from pyinfra.api.command import PyinfraCommand
@@ -18,7 +19,7 @@ from tierstack.model import Site
 from tierstack.model.plan import Effect
 from tierstack.operations.remote import run
 
-_AGENT = "media_agent.py"
+MEDIA_AGENT = "media_agent.py"
 
 
 @operation()
@@ -34,18 +35,33 @@ def media_root(sites: Sequence[Site], role: str) -> Generator[PyinfraCommand, No
     wrong = [site for site in sites if said[site.name]["mark"] != role]
     if not wrong:
         return
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    request = {
-        "role": role,
-        "proved": False,
-        "sites": {site.name: site.media_root for site in wrong},
-        "accounts": {site.name: site.account for site in wrong},
-        "stamp": stamp,
-    }
     notes = [f"marks {site.media_root} as the {role}" for site in wrong]
     notes += [
         f"moves what lies in {site.media_root} aside, to {site.media_root}.aside-…"
         for site in wrong
         if role == "copy" and said[site.name]["files"]
     ]
-    yield run(_AGENT, request, Effect(notes=tuple(notes)))
+    yield run(MEDIA_AGENT, mark_request(wrong, role), Effect(notes=tuple(notes)))
+
+
+def mark_request(sites: Sequence[Site], role: str, *, proved: bool = False) -> dict[str, Any]:
+    """
+    Return what `media_agent.py` is asked to mark MEDIA_ROOT of these sites.
+
+    Args:
+        sites: the sites.
+        role: "home", "copy" or "leaving".
+        proved: whether what lies there was compared with the home's.
+    """
+    return {
+        "role": role,
+        "proved": proved,
+        "sites": {site.name: site.media_root for site in sites},
+        "accounts": {site.name: site.account for site in sites},
+        "stamp": now(),
+    }
+
+
+def now() -> str:
+    """Return the moment, as the names of directories that are moved aside say it, in UTC."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")

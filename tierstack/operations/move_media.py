@@ -6,7 +6,6 @@ them pyinfra waits for all hosts, and a failure would leave visitors waiting.
 
 from __future__ import annotations
 
-import datetime
 import shlex
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -20,6 +19,7 @@ from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.operation import operation
 
 from tierstack.model import Cluster, Host, Site
+from tierstack.operations.media_root import MEDIA_AGENT, mark_request, now
 from tierstack.operations.pause import paused
 from tierstack.operations.remote import HostError, at_once, tell, tell_program
 
@@ -230,14 +230,7 @@ def _hand_over(cluster: Cluster, way: Way) -> None:
 
 
 def _mark(cluster: Cluster, host: Host, role: str, *, proved: bool = False) -> None:
-    request = {
-        "role": role,
-        "proved": proved,
-        "sites": {site.name: site.media_root for site in cluster.sites},
-        "accounts": {site.name: site.account for site in cluster.sites},
-        "stamp": _stamp(),
-    }
-    tell_program(host.name, "media_agent.py", request)
+    tell_program(host.name, MEDIA_AGENT, mark_request(cluster.sites, role, proved=proved))
 
 
 def _mount(way: Way, names: Sequence[str]) -> None:
@@ -285,8 +278,4 @@ find $under/{root.name} -mindepth 1 -maxdepth 1 -exec mv -t $under/{aside.name} 
 
 
 def _aside(site: Site) -> str:
-    return f"{site.media_root}.aside-{_stamp()}"
-
-
-def _stamp() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    return f"{site.media_root}.aside-{now()}"
