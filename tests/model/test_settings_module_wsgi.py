@@ -6,6 +6,7 @@ import fcntl
 import os
 import site
 import sys
+import time
 import types
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from roles.web import settings
 from tests.model.conftest import Home
 from tierstack.model.release import Release
+from tierstack.operations.config import template
 
 
 class Table:
@@ -135,6 +137,38 @@ def test_health_does_not_ask_the_site(loaded: Loaded, tmp_path: Path) -> None:
         (tmp_path / word).touch()
         assert loaded.ask(Request(b"/-/health")) == (404, f"{word}{whoami}".encode())
     assert loaded.asked == []
+
+
+def test_node_leaves_when_each_balancer_has_been_told(loaded: Loaded, tmp_path: Path) -> None:
+    """Whoever got a 200 a moment ago must have got a 404, and had the time to go by it."""
+    node: dict[str, Any] = {"__name__": "web_node"}
+    exec(template("web/usr/local/lib/tierstack/web-node.j2"), node)
+    node["WARM"] = str(tmp_path)
+    now = time.time()
+
+    def told(after_s: float) -> bool:
+        node["time"] = types.SimpleNamespace(time=lambda: now + after_s)
+        answer: bool = node["all_told"]({"drain_s": 2.5}, now - 1)
+        return answer
+
+    def ask(balancer: str) -> None:
+        loaded.ask(Request(b"/-/health", REMOTE_ADDR=balancer.encode()))
+
+    assert not told(9), "nobody has asked: nobody is known"
+    ask("10.0.0.1")
+    ask("10.0.0.2")
+    (tmp_path / "draining").touch()
+    ask("10.0.0.1")
+    assert not told(9), "10.0.0.2 still sends visitors"
+    ask("10.0.0.2")
+    assert not told(0.2), "the answer is on its way"
+    assert told(1)
+    since = (tmp_path / "told.10.0.0.1").stat().st_mtime_ns
+    ask("10.0.0.1")
+    assert (tmp_path / "told.10.0.0.1").stat().st_mtime_ns == since, "the first one counts"
+    (tmp_path / "draining").unlink()
+    ask("10.0.0.1")
+    assert not told(9), "visitors come from 10.0.0.1 again"
 
 
 def test_status_of_the_site_reaches_apache(loaded: Loaded) -> None:
