@@ -28,7 +28,7 @@ def test_killed_runs_are_repaired_by_the_next(operator: Operator) -> None:
     ):
         for number in range(KILLS):
             _change(operator, number)
-            _run_and_kill(operator, chance.uniform(1, 22))
+            _run_and_kill(operator, chance.uniform(1, 18))
             url, _ = upload(operator, editor, f"between kills {number}.png")
             urls.append(url)
         operator.deploy_well()
