@@ -42,9 +42,7 @@ def cluster_afterwards() -> Cluster:
         return str(to)
 
     found = hosts.surveyed_cluster(_packages, decide)
-    if source(found) != found.media_home and any(
-        said["source"] for said in hosts.facts(to)["media"].values()
-    ):
+    if source(found) != found.media_home and _mounts(found.media_home):
         raise PyinfraError(
             f"{to} mounts MEDIA_ROOT itself, and would have to serve without it while it is copied;"
             " name a host that does not; nothing was changed"
@@ -58,13 +56,15 @@ def source(cluster: Cluster) -> Host:
 
 
 def prepare(cluster: Cluster, host: Host, secrets: Secrets) -> None:
-    """Have the new home take a copy and export it; on the old one, mark what counts."""
+    """Have the new home take a copy and export it; on the old one, mark what counts; ready new mounts."""
     old = source(cluster)
     if host == old != cluster.media_home:
         copies.mark_old_home(cluster, host)
     if host == cluster.media_home != old:
         others = [node for node in cluster.tier("media") if node not in (host, old)]
         copies.receive(cluster, host, secrets, [old, *others])
+    if cluster.mounts_share(host) and not _mounts(host):
+        share.prepare_mount(cluster, host, secrets)
     if host == cluster.exporter:
         share.export(cluster, host, secrets, everyone=True)
 
@@ -86,6 +86,9 @@ def way(cluster: Cluster, secrets: Secrets) -> Way:
         password=secrets["share.copy_password"],
         shut=" && ".join(shut),
         reopen="; ".join(reopen),
+        writers=[node.name for node in cluster.tier("web") if _mounts(node)],
+        unmount=share.stop_mount(cluster),
+        remount=share.start_mount(cluster),
         mounts={
             host.name: applied(
                 share.mount_entries(cluster, host, secrets),
@@ -132,6 +135,11 @@ def _holds(cluster: Cluster, host: Host) -> bool:
     """Return whether a host's own disk had something in MEDIA_ROOT when the run began."""
     said = hosts.facts(host.name)["media"]
     return any(said[site.name]["mark"] or said[site.name]["files"] for site in cluster.sites)
+
+
+def _mounts(host: Host) -> bool:
+    """Return whether a host had MEDIA_ROOT from another one when the run began."""
+    return any(said["source"] for said in hosts.facts(host.name)["media"].values())
 
 
 def _packages(cluster: Cluster, host: Host, container: bool) -> list[str]:

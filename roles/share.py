@@ -31,6 +31,9 @@ SSHFS_OPTIONS = "allow_other,default_permissions,nosuid,nodev,noexec,dir_cache=n
 #: What the services that mount have loaded is noted under this name.
 MOUNT_STAMP = "share"
 
+#: Names the host that MEDIA_ROOT is mounted from.
+_SERVER = "/etc/tierstack/share_server"
+
 #: NFSv4 needs no port mapper and no lock daemon; Debian's packages start both at boot.
 _UNUSED_BY_NFS4 = ("rpcbind.service", "rpcbind.socket", "rpc-statd.service")
 
@@ -157,6 +160,16 @@ def start_export(cluster: Cluster) -> str:
     return stop_export(cluster).replace(" stop ", " start ")
 
 
+def stop_mount(cluster: Cluster) -> str:
+    """Return a shell command that takes MEDIA_ROOT away from a host that mounts it, until `start_mount`."""
+    return f"systemctl stop {' '.join(unit.name for unit in mount_units(cluster))}"
+
+
+def start_mount(cluster: Cluster) -> str:
+    """Return a shell command that mounts it again, or tries to until its server answers."""
+    return stop_mount(cluster).replace(" stop ", " start ")
+
+
 def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
     """Return a check for the gate: None where nothing is exported."""
     if host != cluster.exporter:
@@ -231,12 +244,27 @@ def mount(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     )
 
 
+def prepare_mount(cluster: Cluster, host: Host, secrets: Secrets) -> None:
+    """On a host that mounts MEDIA_ROOT for the first time, have all ready but the name of its server."""
+    wants = "/etc/systemd/system/multi-user.target.wants"
+    config(
+        name="MEDIA_ROOT can be mounted",
+        stamp=MOUNT_STAMP,
+        entries=[
+            *(entry for entry in mount_entries(cluster, host, secrets) if entry.path != _SERVER),
+            *(
+                Link(f"{wants}/{unit.name}", f"/etc/systemd/system/{unit.name}")
+                for unit in mount_units(cluster)
+            ),
+        ],
+    )
+
+
 def mount_entries(cluster: Cluster, host: Host, secrets: Secrets) -> list[Entry]:
     """Return the files by which a host mounts MEDIA_ROOT."""
     server = cluster.media_home
     nfs = cluster.settings.media.share == "nfs"
     values: dict[str, Any] = {
-        "server": server.address,
         "port": cluster.settings.media.share_port,
         "options": NFS_OPTIONS if nfs else SSHFS_OPTIONS,
     }
@@ -247,6 +275,11 @@ def mount_entries(cluster: Cluster, host: Host, secrets: Secrets) -> list[Entry]
     # services make them.
     return [
         *(_masked(_UNUSED_BY_NFS4) if nfs else _sshfs_client(cluster, secrets)),
+        File(
+            _SERVER,
+            template("web/etc/tierstack/share_server.j2", server=server.address),
+            needs="restart",
+        ),
         *(
             File(
                 f"/etc/systemd/system/{unit_name(site)}",

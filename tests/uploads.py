@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from tests.browser import Browser
 from tests.operator import Operator
-from tests.visitor import Answer
+from tests.visitor import Answer, steady_visitor, steady_writer
 
 _PASSWORD = "a-long-enough-passphrase"
 
@@ -130,3 +130,24 @@ def steady_uploader(editor: Browser, name: str) -> Iterator[Uploaded]:
     finally:
         stop.set()
         worker.join(timeout=60)
+
+
+@contextmanager
+def at_work(operator: Operator, editor: Browser, url: str, name: str) -> Iterator[None]:
+    """Visitors, writers and uploaders are at work; none of them fails, and nothing is lost."""
+    with (
+        steady_visitor(operator.door, url) as files,
+        steady_visitor(operator.door, "/status.json", per_second=5) as pages,
+        steady_writer(operator.door) as written,
+        steady_uploader(editor, name) as uploaded,
+    ):
+        yield
+    assert files.requests > 50
+    assert files.failed == []
+    assert pages.failed == []
+    assert written.failed == []
+    assert uploaded.failed == []
+    assert len(uploaded.acknowledged) > 5
+    for picture in uploaded.acknowledged:
+        served = operator.door.ask(f"/media/articles/{picture.replace(' ', '_')}")
+        assert served.status == 200, picture

@@ -8,15 +8,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from tests.browser import Browser
 from tests.needs import need_root
 from tests.operator import BIN, ROOT, Deploy, Operator, assert_nothing_changed, wait_until
-from tests.uploads import add_article, log_in, steady_uploader, upload
-from tests.visitor import steady_visitor, steady_writer
+from tests.uploads import add_article, at_work, log_in, upload
+from tests.visitor import steady_visitor
 
 #: A lab of its own: that of the stories may still be up.
 _LAB = {
@@ -276,27 +275,6 @@ def test_move_that_was_cut_off_between_the_marks(operator: Operator, editor: Bro
 
 
 # What is looked at
-
-
-@contextmanager
-def at_work(operator: Operator, editor: Browser, url: str, name: str) -> Iterator[None]:
-    """Visitors, writers and uploaders are at work; none of them fails, and nothing is lost."""
-    with (
-        steady_visitor(operator.door, url) as files,
-        steady_visitor(operator.door, "/status.json", per_second=5) as pages,
-        steady_writer(operator.door) as written,
-        steady_uploader(editor, name) as uploaded,
-    ):
-        yield
-    assert files.requests > 50
-    assert files.failed == []
-    assert pages.failed == []
-    assert written.failed == []
-    assert uploaded.failed == []
-    assert len(uploaded.acknowledged) > 5
-    for picture in uploaded.acknowledged:
-        served = operator.door.ask(f"/media/articles/{picture.replace(' ', '_')}")
-        assert served.status == 200, picture
 
 
 def move(operator: Operator, to: str) -> Deploy:

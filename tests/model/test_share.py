@@ -101,9 +101,10 @@ def test_nfs_mount_fails_instead_of_waiting(home: Home, asked: list[dict[str, An
     service = _text(asked[0]["entries"], "/etc/systemd/system/tierstack-media-my-shop.service")
     options = "vers=4.2,softerr,timeo=10,retrans=2,sync,nosuid,nodev,noexec"
     path = "/srv/my-shop/media"
-    mount = f"mount -t nfs -o {options} 10.0.0.41:{path} {path}"
+    mount = f"mount -t nfs -o {options} ${{SERVER}}:{path} {path}"
     assert f"ExecStartPre=/usr/bin/timeout -s KILL 5 {mount}" in service.splitlines()
     assert {"Restart=always", "StartLimitIntervalSec=0"} <= set(service.splitlines())
+    assert _text(asked[0]["entries"], "/etc/tierstack/share_server") == "SERVER=10.0.0.41"
     assert [unit.name for unit in asked[0]["units"]] == [
         "tierstack-media-blog.service",
         "tierstack-media-my-shop.service",
@@ -126,7 +127,8 @@ def test_storage_host_exports_in_place_of_the_media_host(
     ]
     share.mount(cluster, cluster.host("media1"), secrets)
     service = _text(asked[1]["entries"], "/etc/systemd/system/tierstack-media-blog.service")
-    assert ",noexec,ro 10.0.0.51:/srv/blog/media /srv/blog/media" in service
+    assert ",noexec,ro ${SERVER}:/srv/blog/media /srv/blog/media" in service
+    assert _text(asked[1]["entries"], "/etc/tierstack/share_server") == "SERVER=10.0.0.51"
     exported = {"media1": ["share-export"], "storage1": ["share-export"]}
     monkeypatch.setattr(hosts, "facts", lambda name: {"stamps": exported.get(name, [])})
     for host in cluster.hosts:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.browser import Browser
 from tests.operator import Operator, assert_nothing_changed, wait_until
-from tests.uploads import add_article, log_in, upload
+from tests.uploads import add_article, at_work, log_in, upload
 from tests.visitor import steady_visitor
 from tests.vm.conftest import STORAGE
 
@@ -130,30 +130,28 @@ def test_storage_host_does_not_hide_what_media_host_has(operator: Operator) -> N
     assert operator.door.ask("/").status == 200
 
 
-#: The way to a storage host is tasks/move_media.py now, which no story walks with NFS yet.
-_not_moved_yet = pytest.mark.xfail(
-    run=False, reason="uploads are to move by tasks/move_media.py, not by hand"
-)
-
-
-@_not_moved_yet
-def test_upload_lands_on_the_storage_host(operator: Operator, editor: Browser) -> None:
-    """With a storage host, the same upload lies there, and the media host serves it."""
-    packed = operator.ask("media1", f"cd {MEDIA_ROOT} && tar -c . | base64 -w0")
-    operator.ask("storage1", f"cd {MEDIA_ROOT} && echo {packed} | base64 -d | tar -x")
-    operator.ask("media1", f"find {MEDIA_ROOT} -mindepth 1 -delete")
-    operator.deploy_well()
-    assert operator.ask("storage1", f"find {MEDIA_ROOT} -name '*.png'").count("\n") > 3
+def test_uploads_move_to_the_storage_host(operator: Operator, editor: Browser) -> None:
+    """What the refusal types: no file is lost, no read fails, uploads wait; then they land there."""
+    url, _ = upload(operator, editor, "moves.png")
+    before = files(operator, "media1")
+    with at_work(operator, editor, url, "moving"):
+        done = operator.run_file("tasks/move_media.py", "--data=to=storage1")
+        assert done.status == 0, done.said[-6000:]
+        operator.deploy_well()
+    moved = files(operator, "storage1")
+    assert len(before) > 5
+    assert before.items() <= moved.items()
+    kept = f"{MEDIA_ROOT}.aside-*"
+    assert files(operator, "media1", kept).items() <= moved.items()
     lands_on(operator, editor, "storage1", "on the storage host.png")
     for host in (*WEB, "media1"):
         assert operator.ask(host, f"findmnt -no FSTYPE {MEDIA_ROOT}") == "nfs4"
-    done = operator.on("media1", f"runuser -u example -- touch {MEDIA_ROOT}/no")
-    assert "Read-only file system" in done.err
+    refused = operator.on("media1", f"runuser -u example -- touch {MEDIA_ROOT}/no")
+    assert "Read-only file system" in refused.err
     assert operator.ask("media1", "exportfs -s") == "", "media1 still exports"
     assert_nothing_changed(operator.deploy())
 
 
-@_not_moved_yet
 def test_silent_storage_host_leaves_static_files(operator: Operator) -> None:
     """The media server goes on with what lies on its own disk."""
     page = operator.door.ask("/").text
@@ -171,7 +169,6 @@ def test_silent_storage_host_leaves_static_files(operator: Operator) -> None:
     wait_until_mounted(operator, *WEB, "media1")
 
 
-@_not_moved_yet
 def test_web_host_that_left_cannot_mount(operator: Operator) -> None:
     """A web host's line is deleted: the share is closed to it, by the firewall and by the export."""
     web2 = operator.cluster().host("web2").address
@@ -188,6 +185,15 @@ def lands_on(operator: Operator, editor: Browser, server: str, name: str) -> Non
     for host in (*WEB, server):
         said = operator.ask(host, f"stat -c '%U:%G %a' '{path}'")
         assert said == "example:example 644", host
+
+
+def files(operator: Operator, host: str, root: str = MEDIA_ROOT) -> dict[str, str]:
+    """Return the checksum of each file that lies in a directory on a host's own disk, by its path there."""
+    said = operator.ask(
+        host, f"cd {root} && find . -xdev -type f ! -name '.tierstack-*' -exec sha256sum {{}} +"
+    )
+    sums = (line.partition("  ") for line in said.splitlines())
+    return {path: checksum for checksum, _, path in sums}
 
 
 def as_site(operator: Operator, host: str, command: str) -> None:

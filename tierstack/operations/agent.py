@@ -154,7 +154,7 @@ def apply(request):
             state = "what runs was told nothing, but not all files are the old ones: %s" % problem
             return fail(error, state)
         return fail(error, "the old configuration is back in place and still serves")
-    if any(is_unit_file(entry["path"]) for entry in entries):
+    if any(is_unit_file(entry["path"]) and differs(entry, backup) for entry in entries):
         run("systemctl daemon-reload")
     for action in request["actions"]:
         error = run(action["command"])
@@ -181,6 +181,12 @@ def state_after(action, problem):
 
 def is_unit_file(path):
     return path.startswith("/etc/systemd/system/")
+
+
+def differs(entry, backup):
+    """Return whether what a path had before is something else."""
+    was = backup[entry["path"]] or {"kind": "absent"}
+    return any(was.get(part) != entry.get(part) for part in ("kind", "target", "content"))
 
 
 def check_staged(entries, command):

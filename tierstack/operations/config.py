@@ -267,6 +267,9 @@ def _actions(unit: Unit, state: dict[str, bool], reload: bool, restart: bool) ->
 
 def _sent_action(action: Action, unit: Unit) -> dict[str, str]:
     command = unit.command(action)
+    if action == "enable":
+        # Of a unit that is enabled already it would have systemd read all its files anew.
+        command = f"systemctl is-enabled --quiet {unit.name} || {command}"
     return {
         "unit": "" if action == "enable" else unit.name,
         "command": command,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePosixPath
@@ -50,6 +51,9 @@ class Way:
         password: what rsync's server there asks for.
         shut: shell command by which the source lets nobody write any more; "" if only it writes.
         reopen: shell command that takes this back.
+        writers: names of the hosts that mount it now and write there.
+        unmount: shell command by which one of these does without.
+        remount: shell command that takes this back.
         mounts: by host name, what `agent.py` is asked to have it mount from the target.
         keeps: whether the source keeps its files as a copy of the target's.
         leaves: names of the hosts whose files have no part in it any more: the source's, or copies.
@@ -61,6 +65,9 @@ class Way:
     password: str = field(repr=False)
     shut: str
     reopen: str
+    writers: Sequence[str]
+    unmount: str
+    remount: str
     mounts: Mapping[str, dict[str, Any]] = field(repr=False)
     keeps: bool
     leaves: Sequence[str]
@@ -133,7 +140,10 @@ def _move(cluster: Cluster, way: Way) -> None:
         except HostError as error:
             # Before visitors go on: they find it open.
             raise HostError(f"{error}; {_state(cluster, way)}") from None
-    tell(way.source.name, f"systemctl stop {_UNDO}.timer 2>/dev/null || true")
+    at_once(
+        partial(tell, name, f"systemctl stop {_UNDO}.timer 2>/dev/null || true")
+        for name in (way.source.name, *way.writers)
+    )
     if way.keeps:
         _mark(cluster, way.source, "copy", proved=True)
     for name in way.leaves:
@@ -204,14 +214,18 @@ def _rsync(way: Way, site: Site, *more: str, vanishing: bool = True) -> str:
 
 def _shut(cluster: Cluster, way: Way) -> None:
     """Let nobody write on the source; if this run dies it opens again by itself."""
-    if not way.shut:
-        return
-    marks = " && ".join(f"test -e {site.media_root}/.tierstack-home" for site in cluster.sites)
-    undo = f"if {marks}; then {way.reopen}; fi"
-    tell(
-        way.source.name,
+    # First of all: without its server, NFS lets go of a mount only after seconds, while visitors wait.
+    at_once(partial(tell, name, _with_undo(way.unmount, way.remount)) for name in way.writers)
+    if way.shut:
+        marks = " && ".join(f"test -e {site.media_root}/.tierstack-home" for site in cluster.sites)
+        tell(way.source.name, _with_undo(way.shut, f"if {marks}; then {way.reopen}; fi"))
+
+
+def _with_undo(command: str, undo: str) -> str:
+    """Return a shell command that is taken back by itself unless somebody stops the undo's timer."""
+    return (
         f"systemctl stop {_UNDO}.timer 2>/dev/null; systemd-run --quiet --collect --unit={_UNDO}"
-        f" --on-active={_UNDO_S}s --timer-property=AccuracySec=1s sh -c {shlex.quote(undo)} && {way.shut}",
+        f" --on-active={_UNDO_S}s --timer-property=AccuracySec=1s sh -c {shlex.quote(undo)} && {command}"
     )
 
 
@@ -251,6 +265,9 @@ def _state(cluster: Cluster, way: Way) -> str:
             tell(way.source.name, way.reopen)
     except HostError:
         return f"whether {way.source.name} still has MEDIA_ROOT is not known. {again}"
+    # One that does not answer mounts it by itself.
+    with suppress(HostError):
+        at_once(partial(tell, name, way.remount) for name in way.writers)
     return f"MEDIA_ROOT lies on {way.source.name} as before, and nothing has changed"
 
 

@@ -142,8 +142,7 @@ def database_hosts():
 
 def media(site, path):
     """Return what this host's own disk holds of MEDIA_ROOT, and where it mounts it from."""
-    unit = read("/etc/systemd/system/tierstack-media-%s.service" % site)
-    source = re.search(r"^Description=MEDIA_ROOT of \S+, from (\S+) over", unit, re.M)
+    source = re.search(r"^SERVER=(\S+)", read("/etc/tierstack/share_server"), re.M)
     mounts = [line.split() for line in read("/proc/self/mountinfo").splitlines()]
     kinds = [line[line.index("-") + 1] for line in mounts if line[4] == path]
     # A mount is asked nothing: its server may be dead.
