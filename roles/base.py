@@ -106,7 +106,12 @@ def deploy(cluster: Cluster, host: Host) -> None:
                 "systemd-journald.service",
                 reload="systemctl restart systemd-journald.service",
             ),
-            *([] if hosts.facts(host.name)["container"] else [Unit("chrony.service")]),
+            # It reads none of these files, and cannot reload.
+            *(
+                []
+                if hosts.facts(host.name)["container"]
+                else [Unit("chrony.service", reload="true")]
+            ),
         ],
     )
     # Nothing is closed yet: what served before serves on, whatever becomes of this run.
