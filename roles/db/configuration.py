@@ -25,6 +25,9 @@ _OUR_RULE = re.compile(r"hostssl \S+ \S+ [0-9.]+/32 scram-sha-256")
 _OURS = "/etc/tierstack/postgresql"
 _UNIT = "postgresql@15-main.service"
 
+#: How long a host may leave what a standby sends it unacknowledged, in ms; then the next one is tried.
+_SILENCE_MS = 10_000
+
 #: Base backups stream WAL beside the standbys' own connections.
 _EXTRA_SENDERS = 4
 
@@ -75,7 +78,12 @@ def _files(
     others = _others(cluster, host)
     conninfo = _conninfo(cluster, host, others)
     if others:
-        conninfo += f" sslrootcert={_OURS}/ca.crt passfile={_OURS}/replication.pgpass"
+        # A walreceiver knows no connect_timeout: past a host without power it would come to the
+        # primary only when TCP gives up, after two minutes.
+        conninfo += (
+            f" tcp_user_timeout={_SILENCE_MS}"
+            f" sslrootcert={_OURS}/ca.crt passfile={_OURS}/replication.pgpass"
+        )
     return [
         Directory(_OURS),
         File(f"{_OURS}/ca.crt", secrets["cluster.ca_certificate"].encode()),
