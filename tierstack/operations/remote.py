@@ -19,6 +19,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import FactBase
 from pyinfra.context import ctx_host
 
+from tierstack.connection import is_lost
 from tierstack.engine import connector_arguments
 from tierstack.model.errors import TierstackError
 from tierstack.model.plan import Effect
@@ -66,7 +67,10 @@ def tell(name: str, command: str, stdin: str = "", patience_s: int = 120) -> str
         with ctx_host.use(host):
             good, output = host.run_shell_command(command, **arguments)
     except (OSError, EOFError, SSHException, PyinfraError) as error:
-        raise HostError(f"{name}: {error or 'it does not answer'}") from None
+        raise HostError(f"{name}: {str(error) or 'it does not answer'}") from None
+    # A connection that is given up ends the command without a word.
+    if not good and is_lost(host):
+        raise HostError(f"{name}: it does not answer any more")
     if not good:
         raise HostError(f"{name}: {output.stderr.strip() or output.stdout.strip() or command}")
     said: str = output.stdout
