@@ -30,6 +30,7 @@ from tierstack.operations.postgres import (
     streams,
 )
 from tierstack.operations.retired import retired
+from tierstack.operations.switchover import finished
 from tierstack.secrets import Secrets
 
 __all__ = ["answers", "deploy", "drop_removed", "passwords", "retire", "survey"]
@@ -148,6 +149,10 @@ def drop_removed(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             state=found.states[host.name],
             ask=ask(cluster, host),
             slots=[],
+        )
+        finished(
+            name="A former primary is a standby like any other",
+            made_way_for=found.states[host.name]["made_way_for"],
         )
 
 

@@ -102,6 +102,18 @@ def test_former_primary_that_does_not_follow_yet_is_finished() -> None:
         ),
         (
             "db2",
+            {"db1": replace(PRIMARY, behind={"db2": 0, "db3": 65 * MIB})},
+            "db3 is 65 MiB behind db1, and visitors would wait for it; nothing was changed. Wait"
+            " until it has caught up: tierstack status prod.py",
+        ),
+        (
+            "db2",
+            {"db3": replace(STANDBY, held=replace(COPY, made_way_for="db1"))},
+            "db3 made way, and is not known to follow db1 yet; nothing was changed. Type first:"
+            " pyinfra prod.py tasks/switchover.py --data to=db1",
+        ),
+        (
+            "db2",
             {"db1": replace(PRIMARY, running=False), "db2": ALONE},
             "the primary db1 does not run, and has not ended in order, so what db2 lacks of its"
             " writes cannot be told; nothing was changed. Type on db1: systemctl start"

@@ -11,6 +11,7 @@ from tierstack.model.primary import (
     PrimaryError,
     UnfinishedError,
     decide_primary,
+    switch_to,
 )
 
 #: How far a standby may be behind when visitors are about to wait for it, in MiB.
@@ -113,6 +114,13 @@ def decide_switchover(
 
 def _refuse_unfit(found: Mapping[str, Member], primary: str, to: str, inventory: str) -> None:
     heir, now = found[to], found[primary]
+    # A second note would make it unclear who made way last.
+    for name, member in found.items():
+        if member.held.made_way_for:
+            raise PrimaryError(
+                f"{name} made way, and is not known to follow {primary} yet; nothing was changed."
+                f" Type first: {switch_to(primary, inventory)}"
+            )
     if not heir.held.present:
         raise PrimaryError(f"{to} has no copy of the database yet; deploy first")
     _refuse_stopped(found, to)
@@ -129,12 +137,13 @@ def _refuse_unfit(found: Mapping[str, Member], primary: str, to: str, inventory:
             f"{to} does not stream from {primary}; nothing was changed. Deploy, which has it follow"
             f" or rebuilds it, or look why, on {to}: journalctl -t postgres -n 20"
         )
-    behind = now.behind.get(to, 0) // 1024**2
-    if behind > _BEHIND_LIMIT_MB:
-        raise PrimaryError(
-            f"{to} is {behind} MiB behind {primary}, and visitors would wait for it; nothing was"
-            f" changed. Wait until it has caught up: tierstack status {inventory}"
-        )
+    # A primary that stops waits for all who stream.
+    for name, late in now.behind.items():
+        if late > _BEHIND_LIMIT_MB * 1024**2:
+            raise PrimaryError(
+                f"{name} is {late // 1024**2} MiB behind {primary}, and visitors would wait for it;"
+                f" nothing was changed. Wait until it has caught up: tierstack status {inventory}"
+            )
 
 
 def _refuse_stopped(found: Mapping[str, Member], to: str) -> None:

@@ -21,16 +21,20 @@ from tierstack.model import Cluster, TierstackError
 from tierstack.model.plan import Effect
 from tierstack.model.primary import SLOT_PREFIX, switch_to
 from tierstack.model.switchover import Switchover
+from tierstack.operations.foreseen import Foreseen
 from tierstack.operations.pause import paused
 from tierstack.operations.postgres import MAINTENANCE
-from tierstack.operations.remote import HostError, at_once, tell_program
+from tierstack.operations.remote import HostError, at_once, run, tell_program
+
+_AGENT = "postgres_agent.py"
 
 #: How long the primary may take to stop, the next one to have what it wrote last, and to become the
 #: primary, in seconds.
 _STOP_S, _REPLAY_S, _PROMOTE_S = 10, 5, 10
 
-#: A primary that was stopped and has not made way starts again after so many seconds.
-_BACK_S = 20
+#: A primary that was stopped and has not made way starts again after so many seconds: before
+#: visitors who are held back for a run that has died are let go.
+_BACK_S = 15
 
 #: How long the next primary may take to catch up while visitors need not wait yet, and others to
 #: follow it afterwards, in seconds.
@@ -55,6 +59,19 @@ def switched_over(
     """
     if wanted.step != "nothing":
         yield _SwitchOver(cluster, wanted, slots)
+
+
+@operation()
+def finished(made_way_for: str) -> Generator[Foreseen, None, None]:
+    """
+    Have a former primary that follows count as any standby, where the switchover's run did not.
+
+    Args:
+        made_way_for: the host for which it stopped being the primary; "" for any standby.
+    """
+    if made_way_for:
+        request = {"verb": "follow", "drop_slots": "", "patience_s": _FOLLOW_S}
+        yield run(_AGENT, request, Effect(notes=("ends the switchover in which it made way",)))
 
 
 class _SwitchOver(PyinfraCommand):
@@ -190,7 +207,7 @@ DROP_IDLE_SLOTS = (
 
 
 def _do(name: str, verb: str, **request: Any) -> str:
-    return tell_program(name, "postgres_agent.py", {"verb": verb, **request})
+    return tell_program(name, _AGENT, {"verb": verb, **request})
 
 
 def _said(name: str, verb: str, **request: Any) -> dict[str, Any]:
