@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 from bench.report import insert
 from tests.ladder.conftest import deployed
 from tests.ladder.traffic import Step, Traffic
-from tests.operator import ROOT, Operator, assert_nothing_changed
+from tests.operator import ROOT, Operator, assert_nothing_changed, wait_until
 from tests.uploads import dot, log_in
 
 LADDER = ROOT / "inventories" / "ladder"
@@ -58,7 +59,6 @@ def test_climb(tmp_path: Path) -> None:
         assert failed == {}
         assert all(step.pages.done and step.rows.done for step in traffic.steps)
         _nothing_is_lost(climber, traffic)
-        assert_nothing_changed(climber.deploy())
         assert climber.tierstack("status", str(climber.inventory)).status == 0
         _database_whose_line_is_gone_is_not_replaced(climber)
 
@@ -109,6 +109,8 @@ def _climb(climber: Climber, traffic: Traffic) -> None:
     climber.deploy_well()
     traffic.end_step("5: a balancer, two standbys, a media host and caches join")
     traffic.lead_to(climber.cluster().host("lb2").address)
+    climber.task("switchover", "db2")
+    traffic.end_step("5: the primary moves to a standby, and the other one follows it")
     assert_nothing_changed(climber.deploy())
     traffic.end_step("5: nothing is left to do")
     assert climber.on("web1", "systemctl is-active memcached").out.strip() == "inactive"
@@ -140,15 +142,13 @@ def _database_whose_line_is_gone_is_not_replaced(climber: Climber) -> None:
 
 
 def _nothing_is_lost(climber: Climber, traffic: Traffic) -> None:
-    ask = "runuser -u postgres -- psql -At example -c"
-    rows = climber.ask("db1", f"{ask} 'select id from guestbook_entry'").split()
-    assert traffic.rows <= {int(row) for row in rows}
     assert len(traffic.rows) > 100
+    assert _ask_database(climber, "db2", "select pg_is_in_recovery()") == ["f"]
+    for name in ("db2", "db1", "db3"):
+        wait_until(f"{name} has all rows", partial(_has_rows, climber, name, traffic.rows))
     images = dict(
         line.split("|")
-        for line in climber.ask(
-            "db1", f"{ask} 'select title, image from articles_article'"
-        ).splitlines()
+        for line in _ask_database(climber, "db2", "select title, image from articles_article")
     )
     sums = "cd /srv/example/media && sha256sum articles/*"
     wanted = {images[f"picture {n}.png"]: _sha256(dot(n)) for n in traffic.pictures}
@@ -157,6 +157,16 @@ def _nothing_is_lost(climber: Climber, traffic: Traffic) -> None:
         lines = (line.split(None, 1) for line in climber.ask(host.name, sums).splitlines())
         there = {name: digest for digest, name in lines}
         assert wanted.items() <= there.items(), host.name
+
+
+def _has_rows(climber: Climber, host: str, rows: set[int]) -> bool:
+    there = _ask_database(climber, host, "select id from guestbook_entry")
+    return rows <= {int(row) for row in there}
+
+
+def _ask_database(climber: Climber, host: str, query: str) -> list[str]:
+    """Return the lines that SQL prints on a host."""
+    return climber.ask(host, "runuser -u postgres -- psql -XAt example", given=query).splitlines()
 
 
 def _sha256(content: bytes) -> str:
