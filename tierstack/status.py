@@ -19,7 +19,7 @@ from pyinfra_cli.inventory import make_inventory
 from tierstack.host_keys import advice
 from tierstack.model import TIERS, UNITS, Cluster, Host
 from tierstack.model.media_home import COPY_UNITS
-from tierstack.model.primary import slot_name
+from tierstack.model.primary import slot_name, switch_to
 from tierstack.operations.haproxy import HaproxyStat, Server
 from tierstack.operations.postgres import DbState, look, streams
 from tierstack.operations.remote import RemoteFact, program
@@ -143,6 +143,8 @@ def judge(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> list
             unit = UNITS[tier].removesuffix(".service")
             if said["units"][unit] not in ("active", "reloading"):
                 note = f"{unit} is {said['units'][unit]}; look: journalctl -u {unit}"
+                if tier == "db":
+                    note = _unfinished(cluster, said["db"]) or note
                 nodes.append(Node(tier, host.name, "down", notes=note, good=False))
                 continue
             nodes.append(_JUDGES[tier](cluster, host, said, rotation))
@@ -225,6 +227,7 @@ def _judge_db(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Rot
         notes = "" if streaming else "does not receive from the primary"
         if streaming and lag > _LAG_LIMIT_S:
             notes = "far behind"
+        notes = _unfinished(cluster, db) or notes
         return Node("db", host.name, "standby", f"{lag:.1f} s behind", notes, good=not notes)
     expected = len(cluster.tier("db")) - 1
     following = sum(standby["state"] == "streaming" for standby in db["standbys"])
@@ -232,6 +235,15 @@ def _judge_db(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Rot
     lost = _lost_standbys(cluster, host, db["slots"])
     notes = lost or ("a standby is missing" if following < expected else "")
     return Node("db", host.name, "primary", serves, notes, good=not notes)
+
+
+def _unfinished(cluster: Cluster, db: Mapping[str, Any]) -> str:
+    """Return that a host has made way and does not count as a standby yet, and what to type."""
+    heir = db.get("made_way_for")
+    if not heir:
+        return ""
+    command = switch_to(heir, str(cluster.inventory))
+    return f"it made way for {heir} in a switchover that did not end; type: {command}"
 
 
 def _lost_standbys(cluster: Cluster, primary: Host, slots: Sequence[Mapping[str, Any]]) -> str:

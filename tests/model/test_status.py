@@ -160,6 +160,21 @@ def test_standby_that_is_about_to_lose_its_place_is_named(home: Home) -> None:
     )
 
 
+def test_host_that_made_way_for_nobody_yet_is_named(home: Home) -> None:
+    """Stopped or not: starting it would not make it the primary again, so what does is named."""
+    home.inventory(HOSTS)
+    cluster, said = home.load(), answers()
+    for unit in ("inactive", "active"):
+        said["db1"] = {"units": {"postgresql@15-main": unit}, "db": dict(said["db2"]["db"])}
+        said["db1"]["db"]["made_way_for"] = "db2"
+        found = line(cluster, said, "db1")
+        assert (found.good, found.notes) == (
+            False,
+            "it made way for db2 in a switchover that did not end; type: pyinfra"
+            f" {cluster.inventory} tasks/switchover.py --data to=db2",
+        )
+
+
 def test_missing_mount_is_bad(home: Home) -> None:
     """A web node without MEDIA_ROOT serves pages, and is not well."""
     said = answers()

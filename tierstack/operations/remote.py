@@ -44,6 +44,10 @@ def run(file: str, request: dict[str, Any], effect: Effect) -> Foreseen:
     return Foreseen(_COMMAND, effect=effect, _stdin=program(file, request))
 
 
+#: Said of a host whose connection was given up: what ran there ended without a word.
+_GONE = "it does not answer any more"
+
+
 class HostError(TierstackError):
     """A host has not done what it was told; in its own words."""
 
@@ -67,10 +71,10 @@ def tell(name: str, command: str, stdin: str = "", patience_s: int = 120) -> str
         with ctx_host.use(host):
             good, output = host.run_shell_command(command, **arguments)
     except (OSError, EOFError, SSHException, PyinfraError) as error:
-        raise HostError(f"{name}: {str(error) or 'it does not answer'}") from None
-    # A connection that is given up ends the command without a word.
+        lost = is_lost(host) or not str(error)
+        raise HostError(f"{name}: {_GONE if lost else error}") from None
     if not good and is_lost(host):
-        raise HostError(f"{name}: it does not answer any more")
+        raise HostError(f"{name}: {_GONE}")
     if not good:
         raise HostError(f"{name}: {output.stderr.strip() or output.stdout.strip() or command}")
     said: str = output.stdout

@@ -34,7 +34,10 @@ _STOP_S, _REPLAY_S, _PROMOTE_S = 10, 5, 10
 
 #: A primary that was stopped and has not made way starts again after so many seconds: before
 #: visitors who are held back for a run that has died are let go.
-_BACK_S = 15
+_BACK_S = 12
+
+#: How long any other step may take, and the way to a host and back beside the step, in seconds.
+_PATIENCE_S, _ANSWER_S = 120, 5
 
 #: How long the next primary may take to catch up while visitors need not wait yet, and others to
 #: follow it afterwards, in seconds.
@@ -206,8 +209,10 @@ DROP_IDLE_SLOTS = (
 )
 
 
-def _do(name: str, verb: str, **request: Any) -> str:
-    return tell_program(name, _AGENT, {"verb": verb, **request})
+def _do(name: str, verb: str, patience_s: int = _PATIENCE_S, **request: Any) -> str:
+    """Tell a host a step; one that is silent for longer than the step may take is not waited for."""
+    request = {"verb": verb, "patience_s": patience_s, **request}
+    return tell_program(name, _AGENT, request, patience_s + _ANSWER_S)
 
 
 def _said(name: str, verb: str, **request: Any) -> dict[str, Any]:
