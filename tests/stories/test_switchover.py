@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from tests.operator import BIN, ROOT, Deploy, Operator, assert_nothing_changed, wait_until
 from tests.visitor import steady_visitor, steady_writer
-from tierstack.operations.remote import program
 
 TASK = "tasks/switchover.py"
 DATA = "/var/lib/postgresql/15/main"
 STOP, START = "systemctl stop postgresql@15-main", "systemctl start postgresql@15-main"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _as_found(operator: Operator) -> Iterator[None]:
-    """Every story ends with db1 as the primary, db2 behind it, and nothing to change."""
+    """The stories leave nothing to change behind."""
     yield
-    as_found = {"db1": "primary", "db2": "standby"}
-    wait_until("both answer as before", lambda: roles(operator) == as_found)
     assert_nothing_changed(operator.deploy())
     assert operator.tierstack("status", str(operator.inventory)).status == 0
+
+
+@pytest.fixture(autouse=True)
+def _same_primary(operator: Operator, _as_found: None) -> Iterator[None]:
+    """Every story ends with db1 as the primary, and db2 behind it."""
+    yield
+    wait_until("db2 streams", lambda: "streaming" in receiver(operator))
+    assert recovery(operator) == {"db1": "f", "db2": "t"}
 
 
 def test_primary_moves_and_comes_back(operator: Operator) -> None:
@@ -98,26 +103,24 @@ def test_standby_that_cannot_be_promoted_stays_one(operator: Operator) -> None:
 
 def test_killed_switchover_is_finished_by_the_next(operator: Operator) -> None:
     """The run dies when the old primary has made way, and the new one is not promoted yet."""
-    command = [str(BIN / "pyinfra"), str(operator.inventory), TASK, "-y", "--data", "to=db2"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with (
         promotion(operator, "exec sleep 600"),
         steady_writer(operator.door, pause_s=0.05) as written,
-        subprocess.Popen(command, cwd=ROOT, start_new_session=True, **quiet) as run,  # type: ignore[call-overload]
+        begun(operator, "db2") as run,
     ):
-        try:
-            way = f"test -s {DATA}/standby.signal"
-            wait_until("db1 has made way", lambda: operator.on("db1", way).status == 0)
-        finally:
-            os.killpg(run.pid, signal.SIGKILL)
+        way = f"test -s {DATA}/standby.signal"
+        wait_until("db1 has made way", lambda: operator.on("db1", way).status == 0)
+        run.kill()
     refused = operator.deploy()
     assert refused.status == 1
+    finish = f"pyinfra {operator.inventory} {TASK} --data to=db2"
     assert (
         "db1 made way for db2 in a switchover that did not end, and nobody is the primary now;"
-        f" nothing was changed. Type: pyinfra {operator.inventory} {TASK} --data to=db2;"
+        f" nothing was changed. Type: {finish};"
     ) in refused.err
     assert refused.results == {}
-    assert operator.tierstack("status", str(operator.inventory)).status == 1
+    told = "it made way for db2 in a switchover that did not end; type: "
+    assert nodes(operator)["db1"]["notes"] == told + finish
     for to in ("db2", "db1"):
         done = switch_over(operator, to)
         assert done.status == 0, done.said[-6000:]
@@ -125,16 +128,37 @@ def test_killed_switchover_is_finished_by_the_next(operator: Operator) -> None:
 
 
 def test_primary_that_was_only_stopped_comes_back_by_itself(operator: Operator) -> None:
-    """The run died before anybody had made way: a second one finishes it; without one, it starts again."""
-    stop = program("postgres_agent.py", {"verb": "stop", "patience_s": 10, "back_s": 20})
-    operator.ask("db1", "python3 -", given=stop)
+    """The run dies before anybody has made way: a second one finishes it; without one, all is as before."""
+    with stopped(operator, "db1", "db2") as run:
+        run.kill()
     done = switch_over(operator, "db2")
     assert done.status == 0, done.said[-6000:]
-    assert roles(operator) == {"db1": "standby", "db2": "primary"}
+    assert recovery(operator) == {"db1": "t", "db2": "f"}
+    with stopped(operator, "db2", "db1") as run:
+        run.kill()
+        assert sign(operator) == 201
+    assert recovery(operator) == {"db1": "t", "db2": "f"}
+    wait_until("db1 streams again", lambda: "streaming" in receiver(operator, "db1"))
     assert switch_over(operator, "db1").status == 0
-    operator.ask("db1", "python3 -", given=stop)
-    wait_until("db1 is back", lambda: operator.door.ask("/guestbook.json").status == 200)
-    wait_until("db2 streams again", lambda: "streaming" in receiver(operator))
+
+
+def test_next_primary_loses_power_while_visitors_wait(operator: Operator) -> None:
+    """The old one is it again, visitors get their answers, and nothing acknowledged is lost."""
+    with steady_writer(operator.door, pause_s=0.05) as written:
+        wait_until("rows are written", lambda: written.acknowledged)
+    with stopped(operator, "db1", "db2") as run:
+        operator.lab("kill", "db2")
+        assert sign(operator) == 201
+        said = run.communicate(timeout=120)[1]
+    assert run.returncode == 1
+    assert re.search(
+        r"db2: .*; db1 is the primary again, and no write is lost; type again: pyinfra"
+        rf" {operator.inventory} {TASK} --data to=db2\n",
+        said,
+    ), said[-4000:]
+    assert written.acknowledged <= rows(operator, "db1")
+    operator.lab("start", "db2")
+    wait_until("it has all rows", lambda: written.acknowledged <= rows(operator, "db2"))
 
 
 def test_two_primaries_are_left_alone(operator: Operator) -> None:
@@ -157,17 +181,53 @@ def test_two_primaries_are_left_alone(operator: Operator) -> None:
 @contextmanager
 def promotion(operator: Operator, instead: str) -> Iterator[None]:
     """Have a shell command stand in for the promotion of db2."""
+    with met(operator, "db2", f"*pg_promote*) {instead} ;;"):
+        yield
+
+
+@contextmanager
+def stopped(operator: Operator, old: str, to: str) -> Iterator[subprocess.Popen[str]]:
+    """Yield a switchover that has stopped the old primary, and is held up before it makes way."""
+    # It is asked for a checkpoint, and then whether it has what the old one wrote last.
+    mark = "/tmp/asked"
+    second = f"*CHECKPOINT*) touch {mark} ;; *replay_lsn*) [ ! -e {mark} ] || exec sleep 600 ;;"
+    with met(operator, to, second), begun(operator, to) as run:
+        gone = f"test -e {DATA}/postmaster.pid"
+        wait_until(f"{old} has stopped", lambda: operator.on(old, gone).status == 1)
+        yield run
+    operator.ask(to, f"rm -f {mark}")
+
+
+@contextmanager
+def met(operator: Operator, host: str, cases: str) -> Iterator[None]:
+    """Have something else happen when a host is told SQL that fits one of a shell's cases."""
     shim = (
-        "#!/bin/sh\nsaid=$(cat)\n"
-        f'case "$said" in *pg_promote*) {instead} ;; esac\n'
+        f'#!/bin/sh\nsaid=$(cat)\ncase "$said" in {cases} esac\n'
         'printf \'%s\' "$said" | exec /usr/bin/psql "$@"\n'
     )
     path = "/usr/local/bin/psql"
-    operator.ask("db2", f"cat > {path} && chmod 755 {path}", given=shim)
+    operator.ask(host, f"cat > {path} && chmod 755 {path}", given=shim)
     try:
         yield
     finally:
-        operator.ask("db2", f"rm {path}")
+        operator.on(host, f"rm {path}")
+
+
+@contextmanager
+def begun(operator: Operator, to: str) -> Iterator[subprocess.Popen[str]]:
+    """Yield a switchover that has been started, and that a signal ends at once, as the last thing."""
+    command = [str(BIN / "pyinfra"), str(operator.inventory), TASK, "-y", "--data", f"to={to}"]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as run:  # type: ignore[call-overload]
+        try:
+            yield run
+        finally:
+            run.kill()
+
+
+def sign(operator: Operator) -> int:
+    """Sign the guestbook, however long that takes; return the status."""
+    return operator.door.ask("/guestbook.json", "POST", b"I waited.", timeout_s=60).status
 
 
 def switch_over(operator: Operator, to: str, *arguments: str) -> Deploy:
@@ -201,12 +261,22 @@ def slots(operator: Operator, host: str) -> list[str]:
     return sql(operator, host, "select slot_name from pg_replication_slots").split()
 
 
-def receiver(operator: Operator) -> str:
-    """Return whether db2 streams."""
-    return sql(operator, "db2", "select status from pg_stat_wal_receiver")
+def receiver(operator: Operator, host: str = "db2") -> str:
+    """Return whether a host streams."""
+    return sql(operator, host, "select status from pg_stat_wal_receiver")
+
+
+def recovery(operator: Operator) -> dict[str, str]:
+    """Return which of the db hosts is a standby, "t", and which is not."""
+    return {host: sql(operator, host, "select pg_is_in_recovery()") for host in ("db1", "db2")}
 
 
 def roles(operator: Operator) -> dict[str, str]:
     """Return what `tierstack status` says that the db hosts are."""
-    nodes = json.loads(operator.tierstack("status", "--json", str(operator.inventory)).out)
-    return {node["host"]: node["state"] for node in nodes if node["tier"] == "db"}
+    return {name: node["state"] for name, node in nodes(operator).items()}
+
+
+def nodes(operator: Operator) -> dict[str, dict[str, Any]]:
+    """Return what `tierstack status` says of each db host."""
+    said = json.loads(operator.tierstack("status", "--json", str(operator.inventory)).out)
+    return {node["host"]: node for node in said if node["tier"] == "db"}
