@@ -103,7 +103,8 @@ def _replaced(primary: Host, states: Mapping[str, dict[str, Any]]) -> dict[str, 
     if not names:
         return {}
     # The primary last: so what is no more than a copy of it is not ahead of it.
-    copies = {**_copies(names), **_copies([primary.name])}
+    copies = _copies(names)
+    copies |= _copies([primary.name], [copy.checkpoint for copy in copies.values()])
     found = {}
     for name in names:
         copy, source = copies[name], copies[primary.name]
@@ -119,11 +120,20 @@ def _replaced(primary: Host, states: Mapping[str, dict[str, Any]]) -> dict[str, 
     return found
 
 
-def _copies(names: Collection[str]) -> dict[str, Copy]:
+def _copies(
+    names: Collection[str], checkpoints: Collection[tuple[int, int]] = ()
+) -> dict[str, Copy]:
     asked = [host for host in inventory.get_active_hosts() if host.name in names]
-    found = hosts.ask_all(asked, CopyState, _stdin=look_at_copy())
+    found = hosts.ask_all(asked, CopyState, _stdin=look_at_copy(checkpoints))
     return {
-        name: Copy(**{**said, "forks": {int(n): end for n, end in said["forks"].items()}})
+        name: Copy(
+            **{
+                **said,
+                "forks": {int(n): end for n, end in said["forks"].items()},
+                "checkpoint": tuple(said["checkpoint"]),
+                "never_made": {(timeline, lsn) for timeline, lsn in said["never_made"]},
+            }
+        )
         for name, said in found.items()
     }
 

@@ -30,6 +30,8 @@ SOURCE = Copy(
     oldest=60 * SEGMENT,
     asks=90 * SEGMENT,
     forks={1: 70 * SEGMENT},
+    checkpoint=(2, 90 * SEGMENT + 40),
+    never_made=(),
     followed=False,
     bytes=800 * MIB,
     free_bytes=2000 * MIB,
@@ -211,6 +213,14 @@ def test_standby_that_fell_too_far_behind_is_replaced() -> None:
 def test_what_may_hold_writes_of_its_own_is_kept(copy: Copy, reason: str) -> None:
     """Only what is shown to be a copy, and not ahead, is ever deleted."""
     assert decide_rebuild("db2", copy, SOURCE) == Rebuild(reason, keep=True)
+
+
+def test_standby_that_was_written_to_is_told_by_its_checkpoint() -> None:
+    """Its log may end before its primary's; a checkpoint that the primary has not made is its own."""
+    source = replace(SOURCE, never_made={(2, 79 * SEGMENT)})
+    assert decide_rebuild("db2", FOLLOWER, source) is None
+    written = replace(FOLLOWER, checkpoint=(2, 79 * SEGMENT))
+    assert decide_rebuild("db2", written, source) == Rebuild(AHEAD, keep=True)
 
 
 def test_copy_goes_first_where_there_is_no_room_for_both() -> None:

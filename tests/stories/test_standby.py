@@ -69,9 +69,13 @@ def test_standby_that_was_away_too_long_is_rebuilt(away: Operator) -> None:
         refused.err
     )
     operator.ask("db2", f"{STOP}; runuser -u postgres -- touch {DATA}/standby.signal")
+    # Its log ends before its primary's, as that of a good copy.
+    further = "select pg_logical_emit_message(false, 'x', 'y'); select pg_switch_wal()"
+    sql(operator, "db1", "postgres", further)
     operator.edit(KEPT, "", "group_data/all.py")
     done = operator.deploy_well()
     aside = operator.ask("db2", f"ls -d {DATA}.aside-*")
+    assert "rebuilds the standby on db2: it holds writes that its primary does not have" in done.err
     assert f"what it holds is moved to {aside}\n" in done.err
     assert "nowhere else" in read_by_hand(operator, aside)
     wait_for_row(operator, "while db2 was away")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tierstack.model.errors import TierstackError
@@ -130,6 +130,8 @@ class Copy:
         oldest: where the oldest segment that it still has begins.
         asks: where the segment begins that it would ask its primary for first.
         forks: where each earlier timeline was left, by its number.
+        checkpoint: timeline and position of its last checkpoint, which a standby has from its primary.
+        never_made: of the checkpoints that it was asked for, those that it proves not to have made.
         followed: it ran as a standby last, or has not been started since it was copied.
         bytes: what it takes on the disk.
         free_bytes: what is free there.
@@ -140,6 +142,8 @@ class Copy:
     oldest: int
     asks: int
     forks: Mapping[int, int]
+    checkpoint: tuple[int, int]
+    never_made: Collection[tuple[int, int]]
     followed: bool
     bytes: int
     free_bytes: int
@@ -168,7 +172,8 @@ def decide_rebuild(name: str, standby: Copy, primary: Copy) -> Rebuild | None:
     Args:
         name: the standby's host name.
         standby: its data directory; its system identifier is the primary's.
-        primary: the primary's, asked after the standby's, so that it is ahead of any copy of it.
+        primary: the primary's, asked after the standby's, so that it is ahead of any copy of it, and
+            for the standby's checkpoint.
 
     Raises:
         PrimaryError: there is no room for the new copy.
@@ -178,7 +183,9 @@ def decide_rebuild(name: str, standby: Copy, primary: Copy) -> Rebuild | None:
     if not primary.end:
         return None
     forks = {**primary.forks, primary.timeline: primary.end}
-    if standby.end > forks.get(standby.timeline, 0):
+    # One that was written to as a primary of its own has made a checkpoint, whether or not its
+    # primary has gone further since.
+    if standby.end > forks.get(standby.timeline, 0) or standby.checkpoint in primary.never_made:
         reason, keep = "it holds writes that its primary does not have", True
     elif standby.asks < primary.oldest:
         reason, keep = (

@@ -102,9 +102,14 @@ class CopyState(RemoteFact):
     """The fields of `Copy` in model/primary.py, of the data directory that is there."""
 
 
-def look_at_copy() -> str:
-    """Return the standard input of `CopyState`."""
-    return program(_AGENT, {"verb": "copy"})
+def look_at_copy(checkpoints: Iterable[tuple[int, int]] = ()) -> str:
+    """
+    Return the standard input of `CopyState`.
+
+    Args:
+        checkpoints: timeline and position of checkpoints of which it says whether it never made them.
+    """
+    return program(_AGENT, {"verb": "copy", "checkpoints": list(checkpoints)})
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ argument list. It needs nothing but Debian's python3 and PostgreSQL's own progra
 
     {"verb": "look", "address": "10.0.0.21", "port": 5432, "databases": [...],
      "passwords": false}
-    {"verb": "copy"}
+    {"verb": "copy", "checkpoints": [[1, 50331688]]}
     {"verb": "make", "port": 5432, "source": null or {...}, "replaces": null or {...}}
     {"verb": "sql",  "statements": [[database, sql], ...]}
 
@@ -202,7 +202,8 @@ def copy_state(request):
     """Print how far the log of what is here goes, as `Copy` in model/primary.py tells."""
     segments = written_segments()
     timeline, end = log_end(segments)
-    ran_as = controldata(DATA).get("Database cluster state", "")
+    said = controldata(DATA)
+    ran_as = said.get("Database cluster state", "")
     state = {
         "timeline": timeline,
         "end": end,
@@ -210,6 +211,15 @@ def copy_state(request):
         # A standby asks for the whole segment in which its log ends.
         "asks": end - end % segments[-1].size if segments else 0,
         "forks": forks(timeline),
+        "checkpoint": [
+            int(said.get("Latest checkpoint's TimeLineID", 0)),
+            position(said.get("Latest checkpoint location", "0/0")),
+        ],
+        "never_made": [
+            (number, lsn)
+            for number, lsn in request["checkpoints"]
+            if never_made(segments, number, lsn)
+        ],
         # A copy that has not been started yet has its primary's state, and this label.
         "followed": ran_as in ("in archive recovery", "shut down in recovery")
         or (DATA / "backup_label").exists(),
@@ -248,6 +258,19 @@ def log_end(segments):
     said = run(BIN / "pg_waldump", "--stats", *last).stdout
     found = re.match(r"WAL statistics between \S+ and (\S+):", said)
     return timeline, position(found[1]) if found else 0
+
+
+def never_made(segments, timeline, lsn):
+    """Return whether the log proves that no checkpoint was written at an LSN of a timeline."""
+    if not any(s.timeline == timeline and s.start <= lsn < s.start + s.size for s in segments):
+        return False
+    options = [f"--path={DATA / 'pg_wal'}", f"--timeline={timeline}", "--limit=1"]
+    # The first record that begins there, or later.
+    said = run(BIN / "pg_waldump", *options, f"--start={lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}").stdout
+    found = re.search(r", lsn: (\S+), .* desc: (\w+)", said)
+    if not found:
+        return False
+    return position(found[1]) != lsn or not found[2].startswith("CHECKPOINT_")
 
 
 def position(lsn):
