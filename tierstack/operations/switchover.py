@@ -48,6 +48,10 @@ class SwitchoverError(TierstackError):
     """It has not come about; says what state the hosts are in, and what to type."""
 
 
+class _GoneBackError(SwitchoverError):
+    """The old primary is it again."""
+
+
 @operation()
 def switched_over(
     cluster: Cluster, wanted: Switchover, slots: Sequence[str]
@@ -126,6 +130,10 @@ class _SwitchOver(PyinfraCommand):
             running = self._step == "switch"
             state = f"{self._old} is the primary as before" if running else "nobody is the primary"
             raise SwitchoverError(f"{error}; {state}; {self._again}") from None
+        except _GoneBackError:
+            # Only now: a host that is silent is waited for, and visitors are not to wait as well.
+            self._forget_slots()
+            raise
         logger.info(f"{prefix}is the primary; nobody could write for {lasted:.1f} s")
 
     def _prepare(self) -> None:
@@ -179,8 +187,7 @@ class _SwitchOver(PyinfraCommand):
                 f"{why}; and {self._old} is not back as the primary ({error}): nobody can write;"
                 f" look at it, and {self._again}"
             )
-        self._forget_slots()
-        return SwitchoverError(
+        return _GoneBackError(
             f"{why}; {self._old} is the primary again, and no write is lost; {self._again}"
         )
 
