@@ -41,7 +41,7 @@ class Survey:
     replaced: Mapping[str, Replaced]
 
 
-_survey: Survey | None = None
+_survey: Survey | PyinfraError | None = None
 _lock = RLock()
 
 
@@ -55,7 +55,13 @@ def survey(cluster: Cluster) -> Survey:
     global _survey
     with _lock:
         if _survey is None:
-            _survey = _ask_hosts(cluster)
+            try:
+                _survey = _ask_hosts(cluster)
+            except PyinfraError as error:
+                _survey = error
+        # pyinfra asks once for each host, and the first refusal ends its connections.
+        if isinstance(_survey, PyinfraError):
+            raise _survey
         return _survey
 
 

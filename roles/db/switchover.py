@@ -20,7 +20,7 @@ from tierstack.model.switchover import Member, Switchover, decide_switchover
 from tierstack.operations.postgres import slot_sql, streams
 from tierstack.operations.switchover import switched_over
 
-_decided: tuple[Switchover, dict[str, dict[str, Any]]] | None = None
+_decided: tuple[Switchover, dict[str, dict[str, Any]]] | PyinfraError | None = None
 _lock = RLock()
 
 
@@ -50,7 +50,13 @@ def _decide(cluster: Cluster) -> tuple[Switchover, dict[str, dict[str, Any]]]:
     global _decided
     with _lock:
         if _decided is None:
-            _decided = _ask_hosts(cluster)
+            try:
+                _decided = _ask_hosts(cluster)
+            except PyinfraError as error:
+                _decided = error
+        # pyinfra asks once for each host, and the first refusal ends its connections.
+        if isinstance(_decided, PyinfraError):
+            raise _decided
         return _decided
 
 
