@@ -199,15 +199,20 @@ class Field:
                 command, input=program, capture_output=True, text=True, check=True
             ).stdout
         else:
-            said = self.operator.ask(source.name, "python3 -", given=program)
+            said = self._ask(source, "python3 -", program)
         return {Way(*way): seen for *way, seen in json.loads(said)}
 
     def ask_all(self, command: Callable[[Place], str], given: str = "") -> list[str]:
         """Return what a shell command prints on each host, all at once."""
         hosts = self.places[:-1]
         with ThreadPoolExecutor(len(hosts)) as pool:
-            ask = self.operator.ask
-            return list(pool.map(lambda host: ask(host.name, command(host), given), hosts))
+            return list(pool.map(lambda host: self._ask(host, command(host), given), hosts))
+
+    def _ask(self, place: Place, command: str, given: str) -> str:
+        """Return what a shell command prints there; an inventory cannot be loaded by many at once."""
+        done = self.operator.on_address(place.address, command, given=given)
+        assert done.status == 0, f"{place.name}: {command}\n{done.said}"
+        return done.out.strip()
 
 
 @contextmanager
