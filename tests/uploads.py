@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from tests.browser import Browser
 from tests.operator import Operator
@@ -133,12 +134,24 @@ def steady_uploader(editor: Browser, name: str) -> Iterator[Uploaded]:
 
 
 @contextmanager
-def at_work(operator: Operator, editor: Browser, url: str, name: str) -> Iterator[None]:
-    """Visitors, writers and uploaders are at work; none of them fails, and nothing is lost."""
+def at_work(
+    operator: Operator, editor: Browser, url: str, name: str, patience_s: float = 10.0
+) -> Iterator[None]:
+    """
+    Visitors, writers and uploaders are at work; none of them fails, and nothing is lost.
+
+    Args:
+        operator: whose site it is.
+        editor: who uploads.
+        url: an uploaded file, which is read all the while.
+        name: what the pictures that are uploaded are called, before their number.
+        patience_s: how long visitors and writers wait for an answer, in seconds.
+    """
+    door = replace(operator.door, patience_s=patience_s)
     with (
         steady_visitor(operator.door, url) as files,
-        steady_visitor(operator.door, "/status.json", per_second=5) as pages,
-        steady_writer(operator.door) as written,
+        steady_visitor(door, "/status.json", per_second=5) as pages,
+        steady_writer(door) as written,
         steady_uploader(editor, name) as uploaded,
     ):
         yield

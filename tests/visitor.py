@@ -56,12 +56,14 @@ class Door:
         domain: the site's host name.
         tls: https or http.
         port: None for the scheme's own.
+        patience_s: how long who comes in waits for an answer, in seconds.
     """
 
     address: str
     domain: str
     tls: bool = True
     port: int | None = None
+    patience_s: float = 10.0
 
     def ask(
         self,
@@ -69,11 +71,12 @@ class Door:
         method: str = "GET",
         body: bytes | Iterator[bytes] | None = None,
         headers: dict[str, str] | None = None,
-        timeout_s: float = 10.0,
+        timeout_s: float | None = None,
         chunked: bool = False,
     ) -> Answer:
         """Send one request on a connection of its own and return what came back."""
         began = time.monotonic()
+        timeout_s = timeout_s or self.patience_s
         connection: http.client.HTTPConnection
         if self.tls:
             connection = http.client.HTTPSConnection(
@@ -120,7 +123,7 @@ def steady_visitor(door: Door, path: str, per_second: int = 20) -> Iterator[Seen
     """
     Ask for `path` steadily until the block ends.
 
-    A request fails when it gets no answer within 10 s, or one of 400 or more. Requests start on a
+    A request fails when it gets no answer within the door's patience, or one of 400 or more. Requests start on a
     fixed clock, so a slow answer does not thin them out.
 
     Args:

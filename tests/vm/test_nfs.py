@@ -18,6 +18,9 @@ WEB = ("web1", "web2")
 #: How long an upload may take when the server is silent, in seconds.
 FAILS_WITHIN_S = 5.0
 
+#: How long visitors wait at most while uploads move, in seconds: 20, and these hosts are slow.
+_PAUSE_S = 25.0
+
 _SERVES = "systemctl is-active apache2"
 
 
@@ -132,7 +135,7 @@ def test_uploads_move_to_the_storage_host(operator: Operator, editor: Browser) -
     """What the refusal types: no file is lost, no read fails, uploads wait; then they land there."""
     url, _ = upload(operator, editor, "moves.png")
     before = files(operator, "media1")
-    with at_work(operator, editor, url, "moving"):
+    with at_work(operator, editor, url, "moving", _PAUSE_S):
         done = operator.run_file("tasks/move_media.py", "--data=to=storage1")
         assert done.status == 0, done.said[-6000:]
         operator.deploy_well()
