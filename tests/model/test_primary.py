@@ -128,7 +128,7 @@ def test_standby_without_primary() -> None:
         "db2 is a standby, and its primary is no db host of this inventory; nothing was changed."
         " Put the primary's line back; to do without it, let db2 take over then:"
         " pyinfra prod.py tasks/switchover.py --data to=db2; or, if it is lost for good, type on db2:"
-        " pg_ctlcluster 15 main promote; then deploy again"
+        " systemctl start postgresql@15-main; pg_ctlcluster 15 main promote; then deploy again"
     )
     assert expected == refusal({"db2": STANDBY, "db3": EMPTY}, ["db3", "db2"])
 
@@ -139,7 +139,8 @@ def test_standbys_without_primary() -> None:
         "db1 and db2 are standbys, and their primary is no db host of this inventory; nothing was"
         " changed. Put the primary's line back; to do without it, let one of them take over then:"
         " pyinfra prod.py tasks/switchover.py --data to=db1; or, if it is lost for good, type on the"
-        " one with the newest writes: pg_ctlcluster 15 main promote; then deploy again"
+        " one with the newest writes: systemctl start postgresql@15-main; pg_ctlcluster 15 main"
+        " promote; then deploy again"
     )
     assert expected == refusal({"db1": STANDBY, "db2": STANDBY}, ["db1", "db2"])
 

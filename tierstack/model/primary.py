@@ -269,7 +269,7 @@ def _no_primary(holders: Mapping[str, DataDirectory], inventory: str) -> Primary
         f" {standbys[0] if one else 'one of them'} take over then:"
         f" {switch_to(standbys[0], inventory)}; or, if it is lost for good, type on"
         f" {standbys[0] if one else 'the one with the newest writes'}:"
-        " pg_ctlcluster 15 main promote; then deploy again"
+        " systemctl start postgresql@15-main; pg_ctlcluster 15 main promote; then deploy again"
     )
 
 
