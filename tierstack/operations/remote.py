@@ -71,8 +71,9 @@ def tell(name: str, command: str, stdin: str = "", patience_s: int = 120) -> str
         with ctx_host.use(host):
             good, output = host.run_shell_command(command, **arguments)
     except (OSError, EOFError, SSHException, PyinfraError) as error:
-        lost = is_lost(host) or not str(error)
-        raise HostError(f"{name}: {_GONE if lost else error}") from None
+        # A connection that ends says little, and pyinfra of its time-out nothing.
+        why = _GONE if is_lost(host) else str(error) or f"no answer within {patience_s} s"
+        raise HostError(f"{name}: {why}") from None
     if not good and is_lost(host):
         raise HostError(f"{name}: {_GONE}")
     if not good:
