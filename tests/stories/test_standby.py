@@ -65,9 +65,7 @@ def test_standby_that_was_away_too_long_is_rebuilt(away: Operator) -> None:
     operator.ask("db2", f"{STOP}; umount /var/lib/postgresql; rm {DATA}/standby.signal; {START}")
     sql(operator, "db2", "postgres", "create table mine as select 'nowhere else' as row")
     refused = operator.deploy()
-    assert "db1 and db2 are both primaries of the same database (timeline 1 on db1, time" in (
-        refused.err
-    )
+    assert "db1 and db2 are both primaries of the same database (timeline " in refused.err
     operator.ask("db2", f"{STOP}; runuser -u postgres -- touch {DATA}/standby.signal")
     # Its log ends before its primary's, as that of a good copy.
     further = "select pg_logical_emit_message(false, 'x', 'y'); select pg_switch_wal()"

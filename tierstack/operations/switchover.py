@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import gevent
 from pyinfra import logger
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.operation import operation
@@ -131,7 +132,7 @@ class _SwitchOver(PyinfraCommand):
             state = f"{self._old} is the primary as before" if running else "nobody is the primary"
             raise SwitchoverError(f"{error}; {state}; {self._again}") from None
         except _GoneBackError:
-            # Only now: a host that is silent is waited for, and visitors are not to wait as well.
+            # Only now: what a host says that may be silent is nothing for visitors to wait for.
             self._forget_slots()
             raise
         logger.info(f"{prefix}is the primary; nobody could write for {lasted:.1f} s")
@@ -193,7 +194,8 @@ class _SwitchOver(PyinfraCommand):
 
     def _forget_slots(self) -> None:
         """Have WAL kept for nobody on what stays a standby; the next deploy does it as well."""
-        with suppress(HostError):
+        # One that is silent is not waited for until its connection is given up.
+        with suppress(HostError, gevent.Timeout), gevent.Timeout(_ANSWER_S):
             _do(self._to, "sql", statements=[(MAINTENANCE, DROP_IDLE_SLOTS)])
 
     def _follow(self) -> None:
