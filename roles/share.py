@@ -286,6 +286,7 @@ def mount_entries(cluster: Cluster, host: Host, secrets: Secrets) -> list[Entry]
                 template(
                     f"web/etc/systemd/system/tierstack-media.{kind}.service.j2",
                     site=site,
+                    handle=f"/run/tierstack/mounts/{site.name}",
                     **values,
                 ),
                 needs="restart",

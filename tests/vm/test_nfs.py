@@ -153,20 +153,26 @@ def test_uploads_move_to_the_storage_host(operator: Operator, editor: Browser) -
     assert_nothing_changed(operator.deploy())
 
 
-def test_silent_storage_host_leaves_static_files(operator: Operator) -> None:
-    """The media server goes on with what lies on its own disk."""
+def test_silent_storage_host_leaves_static_files(operator: Operator, editor: Browser) -> None:
+    """The media server goes on with what lies on its own disk, though uploads were just read there."""
+    url, _ = upload(operator, editor, "read meanwhile.png")
     page = operator.door.ask("/").text
     static = "/static/" + page.partition('href="/static/')[2].partition('"')[0]
-    operator.lab("cut", "storage1")
-    try:
-        mounted = f"grep -q ' {MEDIA_ROOT} ' /proc/self/mountinfo"
-        wait_until("media1 has let go", lambda: operator.on("media1", mounted).status == 1, 30)
-        with steady_visitor(operator.door, static, per_second=10) as seen:
+    with (
+        steady_visitor(operator.door, static, per_second=10) as seen,
+        steady_visitor(operator.door, url, per_second=5),
+    ):
+        operator.lab("cut", "storage1")
+        try:
+            mounted = f"grep -q ' {MEDIA_ROOT} ' /proc/self/mountinfo"
+            wait_until("media1 has let go", lambda: operator.on("media1", mounted).status == 1, 30)
             for _ in range(5):
-                assert operator.door.ask("/media/articles/x.png").status in (403, 404)
-        assert seen.failed == []
-    finally:
-        operator.lab("heal", "storage1")
+                answer = operator.door.ask("/media/articles/x.png")
+                assert answer.status in (403, 404), f"{answer.status} {answer.error}"
+        finally:
+            operator.lab("heal", "storage1")
+    assert seen.requests > 20
+    assert seen.failed == []
     wait_until_mounted(operator, *WEB, "media1")
 
 
