@@ -135,10 +135,15 @@ def test_uploads_move_to_the_storage_host(operator: Operator, editor: Browser) -
     """What the refusal types: no file is lost, no read fails, uploads wait; then they land there."""
     url, _ = upload(operator, editor, "moves.png")
     before = files(operator, "media1")
-    with at_work(operator, editor, url, "moving", _PAUSE_S):
-        done = operator.run_file("tasks/move_media.py", "--data=to=storage1")
-        assert done.status == 0, done.said[-6000:]
-        operator.deploy_well()
+    began = operator.ask("web1", "date +%s")
+    try:
+        with at_work(operator, editor, url, "moving", _PAUSE_S):
+            done = operator.run_file("tasks/move_media.py", "--data=to=storage1")
+            assert done.status == 0, done.said[-6000:]
+            operator.deploy_well()
+    finally:
+        for host in (*WEB, "media1"):  # Shown where it fails.
+            print(operator.ask(host, f"journalctl --since=@{began} -u tierstack-media-example"))
     moved = files(operator, "storage1")
     assert len(before) > 5
     assert before.items() <= moved.items()
