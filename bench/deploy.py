@@ -152,7 +152,8 @@ def _timed(what: str, run: Callable[[], Run], *, changes: bool) -> Timing:
     after = _Processors.now()
     click.echo(f"{done.seconds:.1f} s")
     if done.changed and not changes:
-        raise click.ClickException(f"{what}: it was to change nothing, and changed {done.changed}")
+        told = f"{done.changed}: {', '.join(done.what)}"
+        raise click.ClickException(f"{what}: it was to change nothing, and changed {told}")
     return Timing(done.seconds, before.busy_since(begin), after.steal_since(before))
 
 
@@ -189,7 +190,9 @@ def _pyinfra(inventory: Path, *options: str) -> tuple[Run, str]:
     seconds = time.monotonic() - began
     if done.returncode != 0:
         raise click.ClickException(f"the deploy failed:\n{done.stderr[-4000:]}")
-    return Run(seconds, json.loads(done.stdout)["results"]["totals"]["success"]), done.stderr
+    results = json.loads(done.stdout)["results"]
+    changed = [each["name"] for each in results["operations"] if each["success"]]
+    return Run(seconds, results["totals"]["success"], changed), done.stderr
 
 
 def executions(said: str) -> int:

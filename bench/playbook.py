@@ -43,10 +43,11 @@ _VERIFIERS = "SELECT json_object_agg(rolname, rolpassword) FROM pg_authid WHERE 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a tool: its seconds, and how much it changed, over all hosts."""
+    """One run of a tool: its seconds, how much it changed over all hosts, and what that was."""
 
     seconds: float
     changed: int
+    what: list[str]
 
 
 def install() -> None:
@@ -219,10 +220,22 @@ def run(directory: Path, hosts: int) -> Run:
             subprocess.run(end, capture_output=True, check=False)
     if done.returncode != 0:
         raise LabError(f"the playbook failed:\n{done.stdout[-4000:]}")
-    return Run(seconds, changed_tasks(done.stdout))
+    return Run(seconds, changed_tasks(done.stdout), names_of_changed_tasks(done.stdout))
 
 
 def changed_tasks(said: str) -> int:
     """Return how many tasks changed something, over all hosts, from a playbook's recap."""
     recap = said.rpartition("PLAY RECAP")[2]
     return sum(int(number) for number in re.findall(r" changed=(\d+) ", recap))
+
+
+def names_of_changed_tasks(said: str) -> list[str]:
+    """Return each task that changed something, once, from what a playbook has said."""
+    found: dict[str, None] = {}
+    name = ""
+    for line in said.splitlines():
+        if begun := re.match(r"(?:TASK|RUNNING HANDLER) \[(.*)\] \*+$", line):
+            name = begun[1]
+        elif line.startswith("changed: ["):
+            found[name] = None
+    return list(found)

@@ -55,14 +55,21 @@ def test_hosts_that_differ_are_told_line_by_line() -> None:
 
 
 def test_changed_tasks_are_counted_over_all_hosts() -> None:
-    """The recap counts, whatever tasks have printed before it."""
+    """The recap counts, whatever tasks have printed before it; those that it counts are named."""
     said = """
-TASK [x : changed=7 ]
+TASK [x : changed=7 ] ***
+changed: [db1] => (item=a)
+changed: [db1] => (item=b)
+TASK [y] ***
+ok: [db1]
+RUNNING HANDLER [z] ***
+changed: [web1]
 PLAY RECAP *****
 db1   : ok=33   changed=25   unreachable=0    failed=0    skipped=2
 web1  : ok=22   changed=3    unreachable=0    failed=0    skipped=2
 """
     assert playbook.changed_tasks(said) == 28
+    assert playbook.names_of_changed_tasks(said) == ["x : changed=7 ", "z"]
 
 
 def test_executions_are_those_of_the_busiest_host() -> None:
