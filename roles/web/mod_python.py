@@ -10,11 +10,13 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from roles import media
 from roles.web.health import HEALTH_INTERVAL_S
 from roles.web.release import PROGRAMS, config_path, release
 from roles.web.settings import upload_bytes
+from tierstack.hosts import facts
 from tierstack.model import Cluster, Host, Site
 from tierstack.model.release import Release
 from tierstack.model.sizing import web_workers
@@ -50,17 +52,37 @@ KEEP = 5
 
 
 def serve(cluster: Cluster, host: Host, secrets: Secrets) -> None:
-    """Have Apache serve the release; a node that changes is drained, restarted and looked at."""
+    """
+    Have Apache serve the release; a node that changes is drained, restarted and looked at.
+
+    Those that have served nothing yet come first, all at once: no visitor is sent to them.
+    """
     command = f"{PROGRAMS}/web-node serve"
-    rolled_config(
-        name="Apache serves the release",
-        state="goes on with what it served before",
-        stamp="web",
-        entries=_entries(cluster, host, secrets),
-        check="apachectl configtest",
-        units=[Unit("apache2.service", reload=command, restart=command, start=command)],
-        _serial=True,
-    )
+    what: dict[str, Any] = {
+        "stamp": "web",
+        "entries": _entries(cluster, host, secrets),
+        "check": "apachectl configtest",
+        "units": [Unit("apache2.service", reload=command, restart=command, start=command)],
+    }
+    if _is_new(host):
+        rolled_config(
+            name="Apache serves the release on new web nodes",
+            state="serves nothing yet",
+            **what,
+        )
+    else:
+        rolled_config(
+            name="Apache serves the release",
+            state="goes on with what it served before",
+            **what,
+            _serial=True,
+        )
+
+
+def _is_new(host: Host) -> bool:
+    """Return whether Apache has never had a site of ours on a host, neither by our notes nor by its own."""
+    known = facts(host.name)
+    return "web" not in known["stamps"] and not known["database_hosts"]
 
 
 def _entries(cluster: Cluster, host: Host, secrets: Secrets) -> Sequence[Entry]:

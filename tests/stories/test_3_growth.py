@@ -66,6 +66,8 @@ def planned(operator: Operator, *arguments: str) -> tuple[int, dict[str, Any]]:
 def assert_web4_is_planned(plan: dict[str, Any]) -> None:
     """The plan sets web4 up, reloads what must know it, and restarts nothing."""
     assert [host["host"] for host in plan["hosts"] if host["new"]] == ["web4"]
+    starting = [o["hosts"] for o in plan["operations"] if "serves the release" in o["name"]]
+    assert starting == [["web4"]], "who serves is restarted"
     # db, cache and media hosts let it in, each by a rule that names all web nodes.
     expected = "adding web4: 1 host set up, 1 balancer, 1 media host, 5 firewall rules, 2 lines of pg_hba; "
     assert plan["summary"].startswith(expected), plan["summary"]

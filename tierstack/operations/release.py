@@ -89,7 +89,7 @@ def rolled_config(
     state: str, entries: Sequence[Entry], units: Sequence[Unit], **arguments: Any
 ) -> Generator[PyinfraCommand, None, None]:
     """
-    Do what `config` does, unless a host has failed; call it with `_serial=True`.
+    Do what `config` does, unless a host has failed; call it with `_serial=True` where visitors are.
 
     Args:
         state: what a host that is left out goes on doing, for the message.
