@@ -21,7 +21,7 @@ SITE_PASSWORD = "p%40a's$\"@:/\\#é"
 REPLICATION_PASSWORD = "r%25:e\\p'l$@ \"#é"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """Somebody whose cluster has just been deployed, with nasty passwords from the first day."""
     need_root()

@@ -16,8 +16,8 @@ import pytest
 
 from tests.needs import need
 from tests.operator import ROOT, Deploy, assert_nothing_changed
+from tests.prepare import install_vagrant
 from tests.visitor import Door, steady_visitor
-from tierstack.lab.machine import install_packages
 
 PAGE = ROOT / "docs" / "vagrant.md"
 
@@ -181,12 +181,7 @@ def _why_not() -> str | None:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A fresh checkout on a machine that has Vagrant and its providers for LXC and libvirt."""
     need(_why_not())
-    needed = ("vagrant", "vagrant-lxc", "vagrant-libvirt")
-    missing = [
-        name for name in needed if "installed" not in _run("dpkg-query", "-Wf${Status}", name)
-    ]
-    if missing:
-        install_packages(missing)
+    install_vagrant()
     somebody = Checkout(tmp_path_factory.mktemp("vagrant"))
     try:
         yield somebody

@@ -94,6 +94,23 @@ class Lab:
             image.remove_unused_images(self.settings.cache, root)
             vm_image.remove_unused_vm_images(self.settings.cache, root)
 
+    def build_images(self, *, vms: bool) -> None:
+        """
+        Build the images that are missing, so that `up` finds them.
+
+        Args:
+            vms: whether that of virtual machines is wanted, too.
+
+        Raises:
+            LabError: a step of a build failed.
+        """
+        _require_root()
+        with self._lock():
+            machine.install_tools()
+            root = image.ensure_image(self.settings.cache)
+            if vms:
+                vm_image.ensure_vm_image(self.settings.cache, root)
+
     def down(self) -> None:
         """Remove every host, the network and all files of this lab; the image stays cached."""
         _require_root()
