@@ -34,6 +34,9 @@ MOUNT_STAMP = "share"
 #: Names the host that MEDIA_ROOT is mounted from.
 _SERVER = "/etc/tierstack/share_server"
 
+#: Takes an NFS mount away whose server is silent.
+_WATCH = "/usr/local/lib/tierstack/share-watch"
+
 #: NFSv4 needs no port mapper and no lock daemon; Debian's packages start both at boot.
 _UNUSED_BY_NFS4 = ("rpcbind.service", "rpcbind.socket", "rpc-statd.service")
 
@@ -150,24 +153,30 @@ def close(cluster: Cluster, host: Host) -> None:
 
 def stop_export(cluster: Cluster) -> str:
     """Return a shell command that shuts MEDIA_ROOT to other hosts, until `start_export`."""
-    if cluster.settings.media.share == "nfs":
-        return "systemctl stop nfs-server.service"
-    return f"systemctl stop {_SSHFS_EXPORT}"
+    return f"systemctl stop {_export_unit(cluster)}"
 
 
 def start_export(cluster: Cluster) -> str:
     """Return a shell command that opens it again."""
-    return stop_export(cluster).replace(" stop ", " start ")
+    return f"systemctl start {_export_unit(cluster)}"
+
+
+def _export_unit(cluster: Cluster) -> str:
+    return "nfs-server.service" if cluster.settings.media.share == "nfs" else _SSHFS_EXPORT
 
 
 def stop_mount(cluster: Cluster) -> str:
     """Return a shell command that takes MEDIA_ROOT away from a host that mounts it, until `start_mount`."""
-    return f"systemctl stop {' '.join(unit.name for unit in mount_units(cluster))}"
+    return f"systemctl stop {_mount_unit_names(cluster)}"
 
 
 def start_mount(cluster: Cluster) -> str:
     """Return a shell command that mounts it again, or tries to until its server answers."""
-    return stop_mount(cluster).replace(" stop ", " start ")
+    return f"systemctl start {_mount_unit_names(cluster)}"
+
+
+def _mount_unit_names(cluster: Cluster) -> str:
+    return " ".join(unit.name for unit in mount_units(cluster))
 
 
 def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
@@ -274,7 +283,7 @@ def mount_entries(cluster: Cluster, host: Host, secrets: Secrets) -> list[Entry]
     # The mount points are no entries: a look at a mount whose server is dead would wait for it. The
     # services make them.
     return [
-        *(_masked(_UNUSED_BY_NFS4) if nfs else _sshfs_client(cluster, secrets)),
+        *(_nfs_client() if nfs else _sshfs_client(cluster, secrets)),
         File(
             _SERVER,
             template("web/etc/tierstack/share_server.j2", server=server.address),
@@ -287,6 +296,7 @@ def mount_entries(cluster: Cluster, host: Host, secrets: Secrets) -> list[Entry]
                     f"web/etc/systemd/system/tierstack-media.{kind}.service.j2",
                     site=site,
                     handle=f"/run/tierstack/mounts/{site.name}",
+                    watch=_WATCH,
                     **values,
                 ),
                 needs="restart",
@@ -299,6 +309,13 @@ def mount_entries(cluster: Cluster, host: Host, secrets: Secrets) -> list[Entry]
 def mount_units(cluster: Cluster) -> list[Unit]:
     """Return the services that mount MEDIA_ROOT of each site."""
     return [Unit(unit_name(site)) for site in cluster.sites]
+
+
+def _nfs_client() -> list[Entry]:
+    return [
+        *_masked(_UNUSED_BY_NFS4),
+        File(_WATCH, template(f"web{_WATCH}.j2"), mode="755", needs="restart"),
+    ]
 
 
 def _sshfs_client(cluster: Cluster, secrets: Secrets) -> list[Entry]:
