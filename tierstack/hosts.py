@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import gevent
 from gevent.lock import RLock
@@ -34,14 +35,40 @@ Packages = Callable[[Cluster, Host, bool], Sequence[str]]
 #: Decides where MEDIA_ROOT of a site lies: as `decide_home`.
 DecideHome = Callable[[Cluster, Mapping[str, MediaRoot], str], str]
 
+_Asked = ParamSpec("_Asked")
+_Answer = TypeVar("_Answer")
+
 _facts: dict[str, dict[str, Any]] = {}
-_cluster: Cluster | PyinfraError | None = None
-_lock = RLock()
 
 
 def facts(name: str) -> dict[str, Any]:
     """Return what `preflight_agent.py` said of a host, by name."""
     return _facts[name]
+
+
+def once_a_run(ask: Callable[_Asked, _Answer]) -> Callable[_Asked, _Answer]:
+    """
+    Have a function look once a run, whoever calls it first, and give all callers what it found.
+
+    pyinfra runs a deploy file once for each host, all at the same time. A refusal, a PyinfraError,
+    is raised for each of them: the first one ends the connections by which one could look again.
+    """
+    lock = RLock()
+    found: list[_Answer | PyinfraError] = []
+
+    @wraps(ask)
+    def answer(*args: _Asked.args, **kwargs: _Asked.kwargs) -> _Answer:
+        with lock:
+            if not found:
+                try:
+                    found.append(ask(*args, **kwargs))
+                except PyinfraError as error:
+                    found.append(error)
+        if isinstance(found[0], PyinfraError):
+            raise found[0]
+        return found[0]
+
+    return answer
 
 
 def ask_all(
@@ -68,6 +95,7 @@ def ask_all(
     return {name: greenlet.get() for name, greenlet in asked.items()}
 
 
+@once_a_run
 def surveyed_cluster(packages: Packages | None = None, home: DecideHome = decide_home) -> Cluster:
     """
     Return the cluster with what its hosts said of themselves; ask them once a run.
@@ -80,20 +108,7 @@ def surveyed_cluster(packages: Packages | None = None, home: DecideHome = decide
     Raises:
         PyinfraError: every finding in one message; no host was changed.
     """
-    global _cluster
-    with _lock:
-        if _cluster is None:
-            try:
-                _cluster = _survey(checked_cluster(), packages, home)
-            except PyinfraError as error:
-                _cluster = error
-        # pyinfra asks once for each host: what was refused is not looked at again.
-        if isinstance(_cluster, PyinfraError):
-            raise _cluster
-        return _cluster
-
-
-def _survey(declared: Cluster, packages: Packages | None, home: DecideHome) -> Cluster:
+    declared = checked_cluster()
     hosts = inventory.get_active_hosts()
     names = {host.name for host in hosts}
     asked = {}

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import gevent
-from gevent.lock import RLock
 from pyinfra import inventory
 from pyinfra.api.exceptions import PyinfraError
 
@@ -41,10 +40,7 @@ class Survey:
     replaced: Mapping[str, Replaced]
 
 
-_survey: Survey | PyinfraError | None = None
-_lock = RLock()
-
-
+@hosts.once_a_run
 def survey(cluster: Cluster) -> Survey:
     """
     Return who is the primary; ask all db hosts once a run.
@@ -52,26 +48,6 @@ def survey(cluster: Cluster) -> Survey:
     Raises:
         PyinfraError: it cannot be told; no host was changed.
     """
-    global _survey
-    with _lock:
-        if _survey is None:
-            try:
-                _survey = _ask_hosts(cluster)
-            except PyinfraError as error:
-                _survey = error
-        # pyinfra asks once for each host, and the first refusal ends its connections.
-        if isinstance(_survey, PyinfraError):
-            raise _survey
-        return _survey
-
-
-def ask(cluster: Cluster, host: Host, passwords: bool = False) -> str:
-    """Return the standard input of `DbState` for a host."""
-    names = [site.database for site in cluster.sites]
-    return look(host.address, cluster.settings.db.port, names, passwords)
-
-
-def _ask_hosts(cluster: Cluster) -> Survey:
     members = {host.name: host for host in cluster.tier("db")}
     states = db_states(cluster)
     held = {name: held_by(state) for name, state in states.items() if state}
@@ -81,6 +57,12 @@ def _ask_hosts(cluster: Cluster) -> Survey:
     except TierstackError as error:
         raise PyinfraError(str(error)) from None
     return Survey(primary, states, replaced)
+
+
+def ask(cluster: Cluster, host: Host, passwords: bool = False) -> str:
+    """Return the standard input of `DbState` for a host."""
+    names = [site.database for site in cluster.sites]
+    return look(host.address, cluster.settings.db.port, names, passwords)
 
 
 def db_states(cluster: Cluster) -> dict[str, dict[str, Any]]:

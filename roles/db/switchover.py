@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyinfra
-from gevent.lock import RLock
 from pyinfra import logger
 from pyinfra.api.exceptions import PyinfraError
 
@@ -19,9 +18,6 @@ from tierstack.model.primary import slot_name
 from tierstack.model.switchover import Member, Switchover, decide_switchover
 from tierstack.operations.postgres import slot_sql, streams
 from tierstack.operations.switchover import switched_over
-
-_decided: tuple[Switchover, dict[str, dict[str, Any]]] | PyinfraError | None = None
-_lock = RLock()
 
 
 def chosen(cluster: Cluster) -> Switchover:
@@ -46,21 +42,8 @@ def carry_out(cluster: Cluster) -> None:
     )
 
 
+@hosts.once_a_run
 def _decide(cluster: Cluster) -> tuple[Switchover, dict[str, dict[str, Any]]]:
-    global _decided
-    with _lock:
-        if _decided is None:
-            try:
-                _decided = _ask_hosts(cluster)
-            except PyinfraError as error:
-                _decided = error
-        # pyinfra asks once for each host, and the first refusal ends its connections.
-        if isinstance(_decided, PyinfraError):
-            raise _decided
-        return _decided
-
-
-def _ask_hosts(cluster: Cluster) -> tuple[Switchover, dict[str, dict[str, Any]]]:
     for host in (*cluster.tier("db"), *cluster.tier("web")):
         if not hosts.in_this_run(host.name):
             raise PyinfraError(f"{host.name} has no part in this run; run it without --limit")
