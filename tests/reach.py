@@ -24,8 +24,9 @@ from tests.operator import Operator
 from tierstack.lab.network import Network
 from tierstack.lab.settings import Settings
 
-#: Nothing uses them; every place listens there, by TCP and by UDP.
-FREE = (4242, 47474)
+#: Nothing uses them, not even as the near end of a connection that it makes (ip(7), local port range);
+#: every place listens there, by TCP and by UDP.
+FREE = (4242, 27474)
 
 #: What other programs listen on by habit.
 _USUAL = (21, 22, 25, 53, 80, 111, 123, 443, 2049, 2222, 3306, 5432, 6379, 8000, 8404, 9000, 11211)
@@ -236,7 +237,8 @@ def field_of(operator: Operator) -> Iterator[Field]:
                     f"ip -6 address replace {host.address6}/64 dev eth0 nodad"
                     " && cat > /run/test-listen.py"
                     f" && systemd-run -q --unit=test-listen --collect {command}"
-                    " && until ss -Hlun sport = 11211 | grep -q .; do sleep 0.1; done"
+                    " && for i in $(seq 100); do ss -Hlun sport = 11211 | grep -q . && exit; sleep 0.1; done;"
+                    " journalctl -u test-listen -n 20 -o cat; exit 1"
                 ),
                 given=_LISTEN,
             )
