@@ -108,8 +108,8 @@ class Lab:
         with self._lock():
             machine.install_tools()
             root = image.ensure_image(self.settings.cache)
-            if vms:
-                vm_image.ensure_vm_image(self.settings.cache, root)
+        if vms:
+            vm_image.ensure_vm_image(self.settings.cache, root)
 
     def down(self) -> None:
         """Remove every host, the network and all files of this lab; the image stays cached."""

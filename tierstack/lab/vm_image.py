@@ -1,5 +1,6 @@
 """The image that virtual machines start from: a disk of the lab's Debian, and a kernel for it."""
 
+import fcntl
 import hashlib
 import os
 import re
@@ -91,23 +92,26 @@ class VmImage:
 
 def ensure_vm_image(cache: Path, root: Path) -> VmImage:
     """
-    The image of virtual machines, built first if it is missing.
+    The image of virtual machines, built first if it is missing, by one process at a time.
 
     Args:
-        cache: the directory that holds images; the caller holds the lab's lock.
+        cache: the directory that holds images.
         root: the containers' image, which the disk is made of.
 
     Raises:
         LabError: a step of the build failed.
     """
     found = _image(cache, root)
-    if not found.directory.is_dir():
-        # Built beside and renamed: what bears the image's name is whole.
-        partial = VmImage(cache / "vm-partial")
-        remove_tree(partial.directory)
-        partial.directory.mkdir(parents=True)
-        _build(partial, root)
-        partial.directory.rename(found.directory)
+    # A lock of its own: it takes a minute, in which others may make containers.
+    with (cache / "lock-vm").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not found.directory.is_dir():
+            # Built beside and renamed: what bears the image's name is whole.
+            partial = VmImage(cache / "partial-vm")
+            remove_tree(partial.directory)
+            partial.directory.mkdir(parents=True)
+            _build(partial, root)
+            partial.directory.rename(found.directory)
     return found
 
 
