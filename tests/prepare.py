@@ -24,7 +24,9 @@ def install_vagrant() -> None:
     query = ["dpkg-query", "-Wf${Status}"]
     shown = (subprocess.run([*query, name], capture_output=True, check=False) for name in VAGRANT)
     missing = [
-        name for name, said in zip(VAGRANT, shown, strict=True) if b"ok installed" not in said.stdout
+        name
+        for name, said in zip(VAGRANT, shown, strict=True)
+        if b"ok installed" not in said.stdout
     ]
     if missing:
         install_packages(missing)
