@@ -1,5 +1,6 @@
 """Programs of this machine: run one, and say what takes its time."""
 
+import fcntl
 import subprocess
 import sys
 import time
@@ -62,6 +63,19 @@ def run(
 def remove_tree(directory: Path) -> None:
     """Remove a directory that was a root directory, and nothing that is mounted in it."""
     run(["rm", "-rf", "--one-file-system", str(directory)])
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """
+    Hold a lock until the block ends; wait for whoever has it. It ends with its process at the latest.
+
+    Args:
+        file: it is made, and stays; its directory must be there.
+    """
+    with file.open("w") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The lab as a whole: what a person or a test does to its hosts."""
 
-import fcntl
 import json
 import os
 import subprocess
@@ -12,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from tierstack.lab import box, image, machine, vm_image
-from tierstack.lab.commands import LabError, run, step
+from tierstack.lab.commands import LabError, locked, run, step
 from tierstack.lab.container import Container
 from tierstack.lab.host import Host, make_key
 from tierstack.lab.hosts import Hosts
@@ -350,8 +349,7 @@ class Lab:
     def _lock(self) -> Iterator[None]:
         """One `up` or `down` at a time, over all labs: they share the image."""
         self.settings.cache.mkdir(parents=True, exist_ok=True)
-        with (self.settings.cache / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self.settings.cache / "lock"):
             yield
 
 

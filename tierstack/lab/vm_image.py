@@ -1,6 +1,5 @@
 """The image that virtual machines start from: a disk of the lab's Debian, and a kernel for it."""
 
-import fcntl
 import hashlib
 import os
 import re
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tierstack.lab import machine
-from tierstack.lab.commands import LabError, remove_tree, run, step
+from tierstack.lab.commands import LabError, locked, remove_tree, run, step
 
 # What a virtual machine needs to be a host at all.
 PACKAGES = ("kmod",)
@@ -103,8 +102,7 @@ def ensure_vm_image(cache: Path, root: Path) -> VmImage:
     """
     found = _image(cache, root)
     # A lock of its own: it takes a minute, in which others may make containers.
-    with (cache / "lock-vm").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(cache / "lock-vm"):
         if not found.directory.is_dir():
             # Built beside and renamed: what bears the image's name is whole.
             partial = VmImage(cache / "partial-vm")
