@@ -25,6 +25,13 @@ MASKED_UNITS = (
     "modprobe@configfs.service", "modprobe@dm_mod.service", "modprobe@drm.service",
     "modprobe@efi_pstore.service", "modprobe@loop.service",
 )  # fmt: skip
+# They run, a process each, whenever systemd reads its units; none finds anything here.
+MASKED_GENERATORS = tuple(
+    f"systemd-{name}-generator" for name in (
+        "cryptsetup", "debug", "getty", "gpt-auto", "hibernate-resume", "integritysetup",
+        "rc-local", "run", "system-update", "sysv", "veritysetup",
+    )
+)  # fmt: skip
 DISK_SIZE = "4G"  # sparse: what is not used costs nothing
 
 # Debian builds this kernel's nf_tables for bridges only; a firewall has tables of family inet.
@@ -225,6 +232,8 @@ apt-get install -y -q --no-install-recommends $packages
 # A host that nobody has deployed to serves nothing; roles enable what they use.
 enabled | comm -13 /tmp/before - | xargs -r systemctl disable
 rm /tmp/before /usr/sbin/policy-rc.d
+# Each has a unit beside it; `systemctl enable` takes five seconds in there to look after both.
+rm /etc/init.d/*
 """
 
 
@@ -270,10 +279,14 @@ def _settle(upper: Path) -> None:
     init.parent.mkdir(parents=True, exist_ok=True)
     init.write_text(FIRST_PROCESS)
     init.chmod(0o755)
-    units = upper / "etc/systemd/system"
-    for unit in MASKED_UNITS:
-        (units / unit).unlink(missing_ok=True)
-        (units / unit).symlink_to("/dev/null")
+    systemd = upper / "etc/systemd"
+    (systemd / "system-generators").mkdir(parents=True, exist_ok=True)
+    for mask in (
+        *(systemd / "system" / unit for unit in MASKED_UNITS),
+        *(systemd / "system-generators" / name for name in MASKED_GENERATORS),
+    ):
+        mask.unlink(missing_ok=True)
+        mask.symlink_to("/dev/null")
     # A module of this kernel, part of Debian's usual one: programs expect it to be there.
     load = upper / "etc/modules-load.d"
     load.mkdir(parents=True, exist_ok=True)
