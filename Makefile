@@ -37,7 +37,8 @@ pictures: tools
 # What a test run that was cut off has left (tests/stories, tests/vm, tests/ladder).
 labs-down:
 	@for lab in test-lab test-vm-lab test-ladder-lab test-media-lab; do \
-		TIERSTACK_LAB_DIR=/var/lib/tierstack-$$lab .venv/bin/tierstack lab down; done
+		for place in /var/lib /dev/shm; do \
+			TIERSTACK_LAB_DIR=$$place/tierstack-$$lab .venv/bin/tierstack lab down; done; done
 
 clean:
 	@if [ -x .venv/bin/tierstack ]; then .venv/bin/tierstack lab down; $(MAKE) -s labs-down; fi

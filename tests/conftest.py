@@ -10,7 +10,7 @@ import pytest
 from tests.prepare import preparations
 
 _ON_HOSTS = ("tests/lab/", "tests/stories/", "tests/ladder/", "tests/vm/")
-_ON_VMS = ("tests/lab/test_virtual_machines.py", "tests/vm/")
+_ON_VMS = "tests/vm/"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,12 +10,12 @@ from typing import TypeVar
 
 import pytest
 
-from tests.needs import need_root
+from tests.needs import lab_directory, need_root
 from tests.operator import ROOT, Operator
 
 #: A lab of its own: that of the stories may still be up.
 LAB = {
-    "TIERSTACK_LAB_DIR": "/var/lib/tierstack-test-ladder-lab",
+    "TIERSTACK_LAB_DIR": lab_directory("test-ladder-lab"),
     "TIERSTACK_LAB_SUBNET": "10.77.24.0/24",
 }
 

@@ -1,18 +1,27 @@
-"""One site climbs from the chapter's first arrangement to its last, while it is read and written."""
+"""
+One site on the chapter's first arrangement, one host that is all there is; then it climbs to the last.
+
+It is read and written meanwhile.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from bench.report import insert
-from tests.ladder.conftest import deployed
+from tests.browser import Browser
+from tests.ladder.conftest import assert_root_files, deployed
 from tests.ladder.traffic import Step, Traffic
 from tests.operator import ROOT, Operator, assert_nothing_changed, wait_until
-from tests.uploads import dot, log_in
+from tests.uploads import dot, log_in, upload
+from tests.visitor import steady_visitor, steady_writer
 
 LADDER = ROOT / "inventories" / "ladder"
 
@@ -44,23 +53,106 @@ class Climber(Operator):
         assert "operations" not in done.results, done.changes
 
 
-def test_climb(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def climber(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Climber]:
+    """Somebody with one host, freshly deployed."""
+    with deployed(tmp_path_factory.mktemp("ladder"), "1-single-server", Climber) as somebody:
+        yield somebody
+
+
+@pytest.fixture(scope="module")
+def editor(climber: Climber) -> Browser:
+    """An editor who has logged in to the admin."""
+    return log_in(climber)
+
+
+def test_second_run_changes_nothing(climber: Climber) -> None:
+    """Twice is the test of once; and `status` finds every tier on the one host."""
+    assert_nothing_changed(climber.deploy())
+    said = climber.tierstack("status", str(climber.inventory))
+    assert said.status == 0, said.out
+    assert [line.split()[:2] for line in said.out.splitlines()[1:5]] == [
+        [tier, "web1"] for tier in ("balancer", "web", "db", "cache")
+    ]
+
+
+def test_apache_serves_uploads_and_static_files(climber: Climber, editor: Browser) -> None:
+    """As a media host would: for long, under any name, harmless, and nothing that is hidden."""
+    url, served = upload(climber, editor, "déjà reçu 日本 n°1.png", server="Apache")
+    assert served["x-content-type-options"] == "nosniff"
+    assert served["content-security-policy"] == ""
+    assert climber.door.ask(url, headers={"If-None-Match": served["etag"]}).status == 304
+    assert climber.door.ask(url.rpartition("/")[0] + "/").status in (403, 404), "a listing"
+    folder = "/srv/example/media"
+    assert climber.ask("web1", f"stat -c '%U %a' {folder}/articles/*.png") == "example 644"
+    climber.ask("web1", f"cd {folder} && echo x > page.html && echo x > .hidden && ln -s / all")
+    page = climber.door.ask("/media/page.html")
+    assert (page.status, page["content-security-policy"]) == (200, "sandbox")
+    assert climber.door.ask("/media/.hidden").status == 403
+    assert climber.door.ask("/media/all/etc/hostname").status == 403
+    climber.ask("web1", f"cd {folder} && rm page.html .hidden all")
+
+    front = climber.door.ask("/").text
+    url = "/static/" + front.partition('href="/static/')[2].partition('"')[0]
+    served = climber.door.ask(url)
+    assert (served.status, "immutable" in served["cache-control"]) == (200, True)
+    assert climber.door.ask("/static/.releases/").status == 403
+
+
+def test_files_of_the_root_are_looked_up(climber: Climber) -> None:
+    """What ends with one of the site's file_extensions is a file, and Django is never asked for it."""
+    assert_root_files(climber)
+
+
+def test_release_fails_no_request(climber: Climber) -> None:
+    """The only node restarts; visitors who read and who write wait for it, and none is refused."""
+    before = climber.door.ask("/static/css/site.css").status
+    climber.edit("</footer>", "<!-- two --></footer>", "example/templates/base.html")
+    with (
+        steady_writer(climber.door, pause_s=0.2) as written,
+        steady_visitor(climber.door, "/status.json") as seen,
+    ):
+        climber.deploy_well()
+    assert seen.requests > 50
+    assert seen.failed == []
+    assert written.failed == []
+    assert written.acknowledged
+    rows = "select count(*) from guestbook_entry where message = 'I was here.'"
+    kept = climber.ask("web1", f'runuser -u postgres -- psql -At example -c "{rows}"')
+    assert int(kept) == len(written.acknowledged)
+    assert "<!-- two -->" in climber.door.ask("/").text
+    assert climber.door.ask("/static/css/site.css").status == before
+    assert_nothing_changed(climber.deploy())
+
+
+def test_broken_release_leaves_the_old_one_serving(climber: Climber) -> None:
+    """Its pages fail: the old release comes back, and whoever has waited gets it."""
+    climber.edit("{% load static %}", "{% load nothing %}", "example/templates/base.html")
+    with steady_visitor(climber.door, "/status.json") as seen:
+        stopped = climber.deploy()
+    climber.edit("{% load nothing %}", "{% load static %}", "example/templates/base.html")
+    assert stopped.status != 0
+    assert seen.failed == []
+    assert climber.door.ask("/").status == 200
+    climber.deploy_well()  # Forgets the settings that were laid out for it.
+
+
+def test_climb(climber: Climber, editor: Browser) -> None:
     """Every acknowledged row and file is there at the end; who failed at which step is listed."""
-    with deployed(tmp_path, "1-single-server", Climber) as climber:
-        traffic = Traffic(climber.door, log_in(climber))
-        with traffic.running():
-            _climb(climber, traffic)
-        table = _table(traffic.steps)
-        print(table)
-        if document := os.environ.get("TIERSTACK_CLIMB_TABLE"):
-            text = Path(document).read_text(encoding="utf-8")
-            Path(document).write_text(insert(text, "climb", table), encoding="utf-8")
-        failed = {step.name: step.failed for step in traffic.steps if step.failed}
-        assert failed == {}
-        assert all(step.pages.done and step.rows.done for step in traffic.steps)
-        _nothing_is_lost(climber, traffic)
-        assert climber.tierstack("status", str(climber.inventory)).status == 0
-        _database_whose_line_is_gone_is_not_replaced(climber)
+    traffic = Traffic(climber.door, editor)
+    with traffic.running():
+        _climb(climber, traffic)
+    table = _table(traffic.steps)
+    print(table)
+    if document := os.environ.get("TIERSTACK_CLIMB_TABLE"):
+        text = Path(document).read_text(encoding="utf-8")
+        Path(document).write_text(insert(text, "climb", table), encoding="utf-8")
+    failed = {step.name: step.failed for step in traffic.steps if step.failed}
+    assert failed == {}
+    assert all(step.pages.done and step.rows.done for step in traffic.steps)
+    _nothing_is_lost(climber, traffic)
+    assert climber.tierstack("status", str(climber.inventory)).status == 0
+    _database_whose_line_is_gone_is_not_replaced(climber)
 
 
 def _climb(climber: Climber, traffic: Traffic) -> None:

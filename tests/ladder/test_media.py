@@ -12,14 +12,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.browser import Browser
-from tests.needs import need_root
+from tests.needs import lab_directory, need_root
 from tests.operator import BIN, ROOT, Deploy, Operator, assert_nothing_changed, wait_until
 from tests.uploads import add_article, at_work, log_in, upload
 from tests.visitor import steady_visitor
 
 #: A lab of its own: that of the stories may still be up.
 _LAB = {
-    "TIERSTACK_LAB_DIR": "/var/lib/tierstack-test-media-lab",
+    "TIERSTACK_LAB_DIR": lab_directory("test-media-lab"),
     "TIERSTACK_LAB_SUBNET": "10.77.25.0/24",
 }
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.needs import need_root
+from tests.needs import lab_directory, need_root
 from tests.operator import Operator
 
 # A lab of the tests' own, so that `make test` and `make demo` do not meet.
-os.environ.setdefault("TIERSTACK_LAB_DIR", "/var/lib/tierstack-test-lab")
+os.environ.setdefault("TIERSTACK_LAB_DIR", lab_directory("test-lab"))
 os.environ.setdefault("TIERSTACK_LAB_SUBNET", "10.77.22.0/24")
 
 SETTINGS = "example/src/mysite/settings.py"

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.needs import need_root
+from tests.needs import lab_directory, need_root
 from tests.operator import Operator
 
 #: A lab of its own: that of the stories may still be up.
 LAB = {
-    "TIERSTACK_LAB_DIR": "/var/lib/tierstack-test-vm-lab",
+    "TIERSTACK_LAB_DIR": lab_directory("test-vm-lab"),
     "TIERSTACK_LAB_SUBNET": "10.77.23.0/24",
 }
 
