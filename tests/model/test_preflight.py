@@ -227,13 +227,13 @@ def test_own_programs_keep_their_ports(home: Home) -> None:
         (
             "web1",
             {"free_mb": 900},
-            "web1: / has 900 MiB free, and the deploy needs 950 (packages, logs, releases);"
+            "web1: / has 900 MiB free, and the deploy needs 1100 (packages, logs, releases);"
             " delete something there, or give it a larger disk",
         ),
         (
             "web1",
             {"free_inodes": 500},
-            "web1: / has 500 inodes free, and the deploy needs 31000 (packages, logs,"
+            "web1: / has 500 inodes free, and the deploy needs 43000 (packages, logs,"
             " releases); delete something there, or give it a larger disk",
         ),
         (

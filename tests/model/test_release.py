@@ -208,6 +208,30 @@ def test_failing_requirement_is_named(said: str, named: str) -> None:
     assert _web_release()["failing_requirement"](said) == named
 
 
+@pytest.mark.parametrize(
+    ("requirements", "told"),
+    [
+        ("Django>=5.2,<5.3  # the long-lived one\n\npsycopg[binary]==3.2\nzope.testing\n", True),
+        ('tomli==2.0; python_version < "3.11"\n', True),
+        ("django==5.2 \\\n    --hash=sha256:aaaa \\\n    --hash=sha256:bbbb\n", True),
+        ("# see https://a.test/why\nDjango\n", True),
+        ("-r base.txt\nDjango\n", False),
+        ("--index-url=https://a.test/simple\nDjango\n", False),
+        ("x @ git+https://a.test/x.git\n", False),
+        ("./vendored\n", False),
+        (".\n", False),
+        ("vendored-1.0-py3-none-any.whl\n", False),
+        ("vendored-1.0.tar.gz\n", False),
+        ("x==${VERSION}\n", False),
+    ],
+)
+def test_packages_are_kept_for_a_file_that_says_all(requirements: str, told: bool) -> None:
+    """A requirements file that names other files or addresses may mean something else next time."""
+    kind = _web_release()["kind"]
+    assert (kind(requirements) != "") == told
+    assert not told or kind(requirements) != kind(f"# newer, please\n{requirements}")
+
+
 def test_passwords_in_requirements_are_not_shown() -> None:
     """pip repeats a line from git as it stands: what logs in there is hidden."""
     without = _web_release()["without_passwords"]

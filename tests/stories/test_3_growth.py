@@ -99,15 +99,31 @@ def planned_diffs(plan: dict[str, Any]) -> dict[tuple[str, str], str]:
 
 
 def test_release_rolls_without_a_failed_request(operator: Operator) -> None:
-    """New code and settings reach every node, one after the other, and no visitor notices."""
+    """
+    New code and settings reach every node, one after the other, and no visitor notices.
+
+    It requires what the release before did, so that no package index need be there.
+    """
     operator.edit("</footer>", "<!-- release two --></footer>", "example/src/templates/base.html")
     operator.edit("SESSION_ENGINE", "SECURE_SSL_REDIRECT = True\nSESSION_ENGINE", SETTINGS)
-    with steady_visitor(operator.door, "/") as seen:
-        operator.deploy_well()
+    nodes = [host.name for host in operator.cluster().tier("web")]
+    for node in nodes:
+        operator.ask(node, "mv /etc/pip.conf /etc/pip.conf.good")
+        operator.ask(
+            node, "printf '[global]\\nindex-url = https://127.0.0.1:9/\\n' > /etc/pip.conf"
+        )
+    try:
+        with steady_visitor(operator.door, "/") as seen:
+            operator.deploy_well()
+    finally:
+        for node in nodes:
+            operator.ask(node, "mv /etc/pip.conf.good /etc/pip.conf")
     assert seen.requests > 100
     assert seen.failed == []
     pages = [operator.door.ask("/").text for _ in range(9)]
     assert all("<!-- release two -->" in page for page in pages)
+    own = 'for v in */venv; do grep -Lx "#!$PWD/$v/bin/python.*" $v/bin/django-admin; done; true'
+    assert operator.ask("web1", f"cd /srv/example/releases && {own}") == ""
 
 
 def test_redirect_to_https_ends(operator: Operator) -> None:

@@ -228,6 +228,7 @@ def _rooms(cluster: Cluster, host: Host) -> list[_Room]:
     if "web" in host.tiers:
         rooms.append(_Room("/usr", 150, 8000, "packages"))
         rooms.append(_Room(_EXECUTED, 400, 20000, "releases"))
+        rooms.append(_Room("/var", 150, 12000, "releases"))
     if "db" in host.tiers:
         standbys = len(cluster.tier("db")) > 1
         # The primary keeps so much for a standby that is away, and any host may become primary.

@@ -39,7 +39,10 @@ class SiteSettings(_Settings):
     settings: str = Field(description="The site's settings module, e.g. `mysite.settings`.")
     requirements: str = Field(
         default="requirements.txt",
-        description="Requirements file for pip, relative to `source`.",
+        description="Requirements file for pip, relative to `source`. While its text stays the same,"
+        " releases get the packages that were installed for it first, without asking an index; change"
+        " a comment in it for newer ones. A file that names files, addresses or variables is"
+        " installed anew for each release.",
     )
     domains: Annotated[list[str], Field(min_length=1)] = Field(
         description="Host names under which visitors reach the site; the first one is canonical."
