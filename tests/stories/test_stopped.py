@@ -20,7 +20,7 @@ cat > /usr/local/sbin/apt-get <<'END'
 #!/bin/sh
 case "$*" in
     *print-uris*) exec /usr/bin/apt-get "$@" ;;
-    *) exec unshare --net /usr/bin/apt-get "$@" ;;
+    *) exec unshare --net /usr/bin/apt-get -o Acquire::Retries=0 "$@" ;;
 esac
 END
 chmod 755 /usr/local/sbin/apt-get
