@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from contextlib import suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from tierstack.inventory import CHECKOUT
 from tierstack.model import TierstackError
+from tierstack.model.settings_text import DEVELOPMENT, PRODUCTION, module_file, named_module
 
 #: The inventory that new directories start from. One text for the checkout and for them.
 TEMPLATE = CHECKOUT / "inventories" / "prod.py"
@@ -49,7 +49,7 @@ sites = [
         name={name},
         # Your Django project; it needs no change and no line of Tierstack.
         source={source},
-{more}        # The settings module for production; manage.py may name the one for development.
+{more}        # The settings module for production{why}.
         settings={settings},
         # What visitors type, e.g. ["www.example.com", "example.com"].
         domains=[],
@@ -66,13 +66,15 @@ class Project:
     Args:
         source: its directory.
         project: where `manage.py` lies in it.
-        settings: the settings module that `manage.py` names.
+        settings: the settings module for visitors.
+        why: in words, why that one.
         requirements: its requirements file, relative to `source`.
     """
 
     source: Path
     project: str
     settings: str
+    why: str
     requirements: str
 
     @property
@@ -154,6 +156,7 @@ def find_project(source: Path) -> Project:
             f" --source {found[0].parent}"
         )
     project = found[0].parent
+    settings, why = _choose_settings(found[0])
     candidates = [
         folder / name
         for folder in dict.fromkeys((source, project))
@@ -163,24 +166,34 @@ def find_project(source: Path) -> Project:
     return Project(
         source=source,
         project=str(project.relative_to(source)),
-        settings=_settings_module(found[0]),
+        settings=settings,
+        why=why,
         requirements=str(requirements.relative_to(source)) if requirements else "",
     )
 
 
-def _settings_module(manage: Path) -> str:
-    """Return the module that manage.py names, as `setdefault(NAME, MODULE)` or `environ[NAME] = MODULE`."""
-    with suppress(SyntaxError, ValueError, OSError):
-        for node in ast.walk(ast.parse(manage.read_bytes())):
-            pair: tuple[ast.expr, ast.expr] | None = None
-            if isinstance(node, ast.Call) and len(node.args) == 2:
-                pair = (node.args[0], node.args[1])
-            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
-                pair = (node.targets[0].slice, node.value)
-            values = [part.value for part in pair or () if isinstance(part, ast.Constant)]
-            if len(values) == 2 and values[0] == "DJANGO_SETTINGS_MODULE":
-                return str(values[1])
-    return ""
+def _choose_settings(manage: Path) -> tuple[str, str]:
+    """
+    Return the settings module for visitors, and in words why that one; "" where nothing tells.
+
+    What wsgi.py names comes first, then manage.py; where that is a module for development and one
+    for production lies beside it, the latter.
+    """
+    project = manage.parent
+    asked = [*sorted(project.glob("*/wsgi.py")), *sorted(project.glob("wsgi.py")), manage]
+    named = [(named_module(file), str(file.relative_to(project))) for file in asked]
+    named = [(module, file) for module, file in named if module]
+    if not named:
+        return "", ""
+    module, file = named[0]
+    why = f"{file} names it"
+    package, _, last = module.rpartition(".")
+    if last in DEVELOPMENT or last == "base":
+        beside = (f"{package}.{name}" if package else name for name in PRODUCTION)
+        if found := next((name for name in beside if module_file([project], name)), ""):
+            module, why = found, f"it lies beside {module}, which {file} names"
+    others = [f"{file} names {other}" for other, file in named if other != module]
+    return module, "; ".join([why, *others[1 if "lies beside" in why else 0 :]])
 
 
 def _group_data(project: Project | None) -> str:
@@ -198,6 +211,7 @@ def _group_data(project: Project | None) -> str:
         source=_quoted(str(project.source) if project else ""),
         more=more,
         settings=_quoted(project.settings if project else ""),
+        why=f": {project.why}" if project and project.why else "",
     )
 
 

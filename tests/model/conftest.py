@@ -39,6 +39,10 @@ SITES = """
 """
 
 
+#: What the cluster's database and cache need.
+REQUIREMENTS = "Django>=5.2,<5.3\npsycopg[binary]\npymemcache\n"
+
+
 class Home:
     """A user's directory with an inventory, group data and a project."""
 
@@ -54,7 +58,7 @@ class Home:
         root = self.path / name
         (root / at).mkdir(parents=True, exist_ok=True)
         (root / at / "manage.py").touch()
-        (root / "requirements.txt").touch()
+        (root / "requirements.txt").write_text(REQUIREMENTS, encoding="utf-8")
 
     def inventory(self, hosts: str, more: str = "") -> None:
         """Write the inventory."""

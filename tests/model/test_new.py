@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.model.conftest import SITES, Home, pyinfra
+from tests.model.conftest import REQUIREMENTS, SITES, Home, pyinfra
 from tierstack.cli import main
 from tierstack.inventory import CHECKOUT, load_cluster
 from tierstack.new import find_project
@@ -67,7 +67,7 @@ def test_project_fills_its_lines(tmp_path: Path) -> None:
     """With a project, only addresses and domains are left; then the inventory is right."""
     shop = _project(tmp_path / "My Shop_2", "src", 'os.environ["{0}"] = "shop.conf.prod"')
     (shop / "requirements").mkdir()
-    (shop / "requirements" / "production.txt").touch()
+    (shop / "requirements" / "production.txt").write_text(REQUIREMENTS, encoding="utf-8")
     ops = tmp_path / "ops"
     status, said = _new(ops, "--source", str(shop))
     assert status == 0
@@ -163,6 +163,81 @@ def test_no_project_is_told(tmp_path: Path) -> None:
         f"{tmp_path} holds 2 projects; write one of them, e.g. --source {tmp_path}/blog\n",
     )
     assert not (tmp_path / "ops").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "settings", "why"),
+    [
+        # As `django-admin startproject` makes it.
+        (
+            {"manage.py": "shop.settings", "shop/wsgi.py": "shop.settings", "shop/settings.py": ""},
+            "shop.settings",
+            "shop/wsgi.py names it",
+        ),
+        # As cookiecutter-django makes it.
+        (
+            {
+                "manage.py": "config.settings.local",
+                "config/wsgi.py": "config.settings.production",
+                "config/settings/local.py": "",
+                "config/settings/production.py": "",
+            },
+            "config.settings.production",
+            "config/wsgi.py names it; manage.py names config.settings.local",
+        ),
+        # As `wagtail start` makes it.
+        (
+            {
+                "manage.py": "shop.settings.dev",
+                "shop/wsgi.py": "shop.settings.dev",
+                "shop/settings/dev.py": "",
+                "shop/settings/production.py": "",
+            },
+            "shop.settings.production",
+            "it lies beside shop.settings.dev, which shop/wsgi.py names;"
+            " manage.py names shop.settings.dev",
+        ),
+        ({"manage.py": "shop.settings.dev"}, "shop.settings.dev", "manage.py names it"),
+    ],
+    ids=["startproject", "cookiecutter", "wagtail", "manage"],
+)
+def test_settings_for_visitors_are_taken(
+    tmp_path: Path, files: dict[str, str], settings: str, why: str
+) -> None:
+    """What wsgi.py names, then the module for production; and the file says what was seen."""
+    shop = tmp_path / "shop"
+    for name, module in files.items():
+        (shop / name).parent.mkdir(parents=True, exist_ok=True)
+        line = f'import os\nos.environ.setdefault("DJANGO_SETTINGS_MODULE", "{module}")\n'
+        (shop / name).write_text(line if module else "", encoding="utf-8")
+    project = find_project(shop)
+    assert (project.settings, project.why) == (settings, why)
+    _new(tmp_path / "ops", "--source", str(shop))
+    text = (tmp_path / "ops" / "group_data" / "all.py").read_text(encoding="utf-8")
+    assert f"        # The settings module for production: {why}.\n" in text
+
+
+def test_all_that_is_missing_comes_at_once(tmp_path: Path) -> None:
+    """A fresh `startproject`: hosts, names, database, cache and their packages, in one list."""
+    shop = _project(tmp_path / "shop", ".", 'os.environ.setdefault("{0}", "shop.settings")')
+    (shop / "requirements.txt").write_text("Django~=5.2\n", encoding="utf-8")
+    (shop / "shop").mkdir()
+    settings = 'DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db"}}\n'
+    (shop / "shop" / "settings.py").write_text(f"DEBUG = True\n\n{settings}", encoding="utf-8")
+    status, said = _new(tmp_path / "ops", "--source", str(shop))
+    assert status == 0
+    assert [line.strip() for line in said.splitlines() if line.startswith("  ")][:-2] == [
+        *HOSTS_LEFT,
+        "sites[0].domains: is empty; write at least one",
+        "sites[0].requirements: requirements.txt has no client for memcached, which is the"
+        " cluster's cache; add the line pymemcache>=4",
+        "sites[0].requirements: requirements.txt has no driver for PostgreSQL, which is the"
+        " cluster's database; add the line psycopg[binary]>=3.2",
+        "sites[0].settings: shop/settings.py, line 3: DATABASES['default'] has the engine"
+        " 'django.db.backends.sqlite3', and the cluster's database is PostgreSQL; write 'ENGINE':"
+        " 'django.db.backends.postgresql' there, and the cluster adds the rest",
+        *WEB_LEFT,
+    ]
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 from pathlib import Path
 
 from tierstack.model.check_hosts import check_hosts
-from tierstack.model.check_settings import check_settings
+from tierstack.model.check_project import check_project
+from tierstack.model.check_settings import check_settings, readable_sites
 from tierstack.model.cluster import (
     FIRST_SITE_UID,
     Cluster,
@@ -18,7 +18,6 @@ from tierstack.model.cluster import (
 from tierstack.model.errors import InventoryError, Mistake
 from tierstack.model.ports import check_ports
 from tierstack.model.raw import RawInventory
-from tierstack.model.requirements import fetched_lines
 from tierstack.model.settings import Settings, SiteSettings
 from tierstack.model.sizing import check_capacity
 
@@ -43,6 +42,9 @@ def check(raw: RawInventory) -> Cluster:
     settings = check_settings(raw, mistakes)
     _check_tiers(raw, mistakes)
     sites = _sites(raw, settings, mistakes) if settings else ()
+    if settings is None:
+        for index, site in readable_sites(raw).items():
+            _check_source(site, _source(raw, site), f"sites[{index}]", mistakes)
     if settings is None or mistakes:
         raise InventoryError(raw.path, mistakes)
     cluster = Cluster(
@@ -98,10 +100,14 @@ def _sites(raw: RawInventory, settings: Settings, mistakes: list[Mistake]) -> tu
         if site.name in _RESERVED_NAMES or site.name.startswith("pg-"):
             what = f'"{site.name}" belongs to the system or to PostgreSQL; choose another'
             mistakes.append(Mistake(f"{where}.name", what))
-        source = (raw.home / Path(site.source).expanduser()).resolve()
+        source = _source(raw, site)
         _check_source(site, source, where, mistakes)
         sites.append(Site(settings=site, source=source, uid=FIRST_SITE_UID + index))
     return tuple(sites)
+
+
+def _source(raw: RawInventory, site: SiteSettings) -> Path:
+    return (raw.home / Path(site.source).expanduser()).resolve()
 
 
 def _check_source(site: SiteSettings, source: Path, where: str, mistakes: list[Mistake]) -> None:
@@ -131,7 +137,7 @@ def _check_source(site: SiteSettings, source: Path, where: str, mistakes: list[M
             )
         )
     _check_document_root(site, source, where, mistakes)
-    _check_tools(site, source, where, mistakes)
+    mistakes += check_project(site, source, where)
 
 
 def _check_document_root(
@@ -158,20 +164,6 @@ def _check_document_root(
     if problem:
         what = f"{problem}; write one that holds files for visitors only"
         mistakes.append(Mistake(f"{where}.document_root", what))
-
-
-def _check_tools(site: SiteSettings, source: Path, where: str, mistakes: list[Mistake]) -> None:
-    """Refuse requirements that pip fetches by a program that no web host gets."""
-    lines: dict[str, str] = {}
-    for file, number, package in fetched_lines(source, site.requirements):
-        lines.setdefault(package, f"{file}, line {number}")
-    for package, line in lines.items():
-        if package not in site.packages:
-            every = json.dumps(
-                [*site.packages, *(name for name in lines if name not in site.packages)]
-            )
-            what = f"{line}: pip needs {package} on every web host for that; write packages={every}"
-            mistakes.append(Mistake(f"{where}.packages", what))
 
 
 def _check_clear_text(cluster: Cluster) -> list[Mistake]:

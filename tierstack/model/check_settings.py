@@ -52,6 +52,31 @@ def check_settings(raw: RawInventory, mistakes: list[Mistake]) -> Settings | Non
     return Settings.model_construct(**parts)
 
 
+def readable_sites(raw: RawInventory) -> dict[int, SiteSettings]:
+    """
+    Return the sites, by their place in `sites`, as far as their lines are right.
+
+    For settings that are refused: what is wrong with the project itself comes in the same list.
+    """
+    sites: Any = None
+    for data in raw.group_data.values():
+        sites = data.get("sites", sites)
+    found = {}
+    for index, value in enumerate(sites if isinstance(sites, list) else ()):
+        if not isinstance(value, Mapping):
+            continue
+        wrong: list[Mistake] = []
+        validate(SiteSettings, dict(value), "", wrong)
+        keys = {mistake.where.lstrip(".").partition("[")[0] for mistake in wrong}
+        right = {key: item for key, item in value.items() if key not in keys}
+        # Neither says anything of the project.
+        right = {"name": "site", "domains": ["www.example.com"], **right}
+        site = validate(SiteSettings, right, "", [])
+        if site is not None:
+            found[index] = site
+    return found
+
+
 def _file_of(key: str) -> str:
     return "all.py" if key == "sites" else f"{key}.py"
 

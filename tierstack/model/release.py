@@ -20,6 +20,9 @@ from tierstack.model.errors import TierstackError
 #: Python of the supported system; a venv is made with it.
 PYTHON = "3.11"
 
+#: The same with its last part, which requirements may name.
+PYTHON_FULL = "3.11.2"
+
 #: Never a part of a release: other people's code, caches, a developer's own data and secrets.
 EXCLUDED_DIRECTORIES = frozenset({".git", "__pycache__", ".venv", "venv", "node_modules"})
 EXCLUDED_SUFFIXES = (".pyc", ".sqlite3")
