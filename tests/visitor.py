@@ -33,6 +33,8 @@ class Answer:
     error: str = ""
     seconds: float = 0.0
     cookies: list[str] = field(default_factory=list)
+    #: The headers as they came: a name may be there twice.
+    lines: list[tuple[str, str]] = field(default_factory=list)
 
     def __getitem__(self, header: str) -> str:
         return self.headers.get(header.lower(), "")
@@ -101,6 +103,7 @@ class Door:
                 {key.lower(): value for key, value in response.getheaders()},
                 seconds=time.monotonic() - began,
                 cookies=response.headers.get_all("set-cookie") or [],
+                lines=[(key.lower(), value) for key, value in response.getheaders()],
             )
         except (TimeoutError, OSError, http.client.HTTPException) as error:
             return Answer(0, error=repr(error), seconds=time.monotonic() - began)

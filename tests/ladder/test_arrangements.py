@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.ladder.conftest import assert_root_files, deployed
+from tests.look import assert_admin_is_whole, assert_pages_are_whole
 from tests.operator import Operator, assert_nothing_changed
 from tests.uploads import log_in, upload
 from tierstack.model.ports import listeners
@@ -41,7 +42,10 @@ def test_site_is_whole(operator: Operator) -> None:
     assert (static.status, "immutable" in static["cache-control"]) == (200, True)
     assert server in static["server"]
 
-    upload(operator, log_in(operator), "déjà reçu n°1.png", server=server)
+    editor = log_in(operator)
+    upload(operator, editor, "déjà reçu n°1.png", server=server)
+    assert_pages_are_whole(operator.door)
+    assert_admin_is_whole(editor)
     owner = operator.ask(
         cluster.media_home.name, "stat -c '%U %a' /srv/example/media/articles/*.png"
     )

@@ -19,6 +19,7 @@ from bench.report import insert
 from tests.browser import Browser
 from tests.ladder.conftest import assert_root_files, deployed
 from tests.ladder.traffic import Step, Traffic
+from tests.look import assert_admin_is_whole, assert_pages_are_whole
 from tests.operator import ROOT, Operator, assert_nothing_changed, wait_until
 from tests.uploads import dot, log_in, upload
 from tests.visitor import steady_visitor, steady_writer
@@ -97,6 +98,12 @@ def test_apache_serves_uploads_and_static_files(climber: Climber, editor: Browse
     served = climber.door.ask(url)
     assert (served.status, "immutable" in served["cache-control"]) == (200, True)
     assert climber.door.ask("/static/.releases/").status == 403
+
+
+def test_pages_are_whole(climber: Climber, editor: Browser) -> None:
+    """Apache, which knows the types of files, says none of them of a page."""
+    assert_pages_are_whole(climber.door)
+    assert_admin_is_whole(editor)
 
 
 def test_files_of_the_root_are_looked_up(climber: Climber) -> None:

@@ -47,6 +47,7 @@ class Request:
         self.status = 200
         self.sent: list[bytes] = []
         self.status_line = ""
+        self.content_type: bytes | None = None
         self.headers: list[tuple[str, str]] = []
         self.headers_in = Table({"Authorization": None})
         self.headers_out = Table({})
@@ -174,6 +175,14 @@ def test_node_leaves_when_each_balancer_has_been_told(loaded: Loaded, tmp_path: 
 def test_status_of_the_site_reaches_apache(loaded: Loaded) -> None:
     """mod_python.wsgi sets the status line only, and Apache sends 200 then."""
     assert loaded.ask(Request()) == (404, b"none")
+
+
+def test_type_is_the_sites_own(loaded: Loaded) -> None:
+    """Apache's idea of a type would win over a header; so it is set in that idea's place."""
+    request = Request()
+    loaded.ask(request)
+    assert request.content_type == b"text/plain"
+    assert request.headers == []
 
 
 def test_any_bytes_become_latin_1(loaded: Loaded) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Browser
+from tests.look import assert_admin_is_whole, assert_pages_are_whole
 from tests.operator import Operator, assert_nothing_changed, wait_until
 from tests.uploads import log_in, upload
 from tests.visitor import Door
@@ -43,6 +44,12 @@ def test_http_leads_to_https(operator: Operator) -> None:
 def editor(operator: Operator) -> Browser:
     """An editor who has logged in to the admin."""
     return log_in(operator)
+
+
+def test_pages_are_whole(operator: Operator, editor: Browser) -> None:
+    """Pages, JSON, errors, redirects and the admin's JavaScript: each has its type, and all of it."""
+    assert_pages_are_whole(operator.door)
+    assert_admin_is_whole(editor)
 
 
 @pytest.mark.parametrize("name", ["plain.png", "déjà reçu 日本 n°1.png"])

@@ -1,0 +1,96 @@
+"""A page as a visitor gets it: not only its text, but status, type, length, cookies and headers."""
+
+from __future__ import annotations
+
+from tests.browser import Browser
+from tests.visitor import Answer, Door
+
+HTML = "text/html; charset=utf-8"
+
+#: What Django's middleware adds to each of a site's own answers.
+_OF_DJANGO = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+#: Headers that a browser or a cache reads once: twice, it goes by neither, or by the worse one.
+_ONCE = (
+    "cache-control", "content-length", "content-security-policy", "content-type", "date", "etag",
+    "expires", "last-modified", "location", "server", "transfer-encoding", *_OF_DJANGO,
+)  # fmt: skip
+
+
+def look(
+    door: Door,
+    path: str,
+    kind: str = HTML,
+    status: int = 200,
+    method: str = "GET",
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+) -> Answer:
+    """
+    Ask for one of the site's own pages; what came must be what Django answered.
+
+    Args:
+        door: where to ask.
+        path: the page.
+        kind: its Content-Type, "" for none.
+        status: how it is answered.
+        method: how it is asked for.
+        body: what is sent.
+        headers: headers that are sent.
+    """
+    answer = door.ask(path, method, body, headers)
+    assert_sound(answer, f"{method} {path}", kind, status)
+    # CommonMiddleware redirects before those below it are asked.
+    for name, value in _OF_DJANGO.items() if status != 301 else ():
+        assert answer[name] == value, f"{method} {path}: {name}: {answer[name]!r}"
+    return answer
+
+
+def assert_sound(answer: Answer, what: str, kind: str = HTML, status: int = 200) -> None:
+    """An answer has this status and type, its whole body, and each header once; cookies are secure."""
+    assert (answer.status, answer["content-type"]) == (status, kind), (
+        f"{what}: {answer.status} {answer['content-type']!r} {answer.error}\n{answer.text[:2000]}"
+    )
+    names = [name for name, _ in answer.lines]
+    assert [name for name in _ONCE if names.count(name) > 1] == [], f"{what}: {answer.lines}"
+    # What mod_mime makes of the end of a URL or a file's name: nobody has asked for it.
+    assert (answer["content-encoding"], answer["content-language"]) == ("", ""), what
+    for cookie in answer.cookies:
+        assert "SameSite=" in cookie, f"{what}: {cookie}"
+
+
+def assert_pages_are_whole(door: Door) -> None:
+    """Pages, JSON, errors, redirects and files: each has the type that it is."""
+    front = look(door, "/")
+    assert front.body.startswith(b"<!doctype html>")
+    assert front.body.rstrip().endswith(b"</html>")
+    head = look(door, "/", method="HEAD")
+    assert (head.body, head["content-length"]) == (b"", str(len(front.body)))
+    look(door, "/status.json", "application/json")
+    look(door, "/guestbook/")
+    look(door, "/guestbook.json", "application/json", 400, "POST", b"")
+    look(door, "/slow/?seconds=x", "text/plain", 400)
+    # A redirect to the page with a slash, and one to the log-in.
+    moved = look(door, "/guestbook", status=301)
+    assert (moved["location"], moved.body) == ("/guestbook/", b"")
+    look(door, "/admin/", status=302)
+    # What looks like a file with a type, an encoding or a language is a page of the site as well.
+    for path in ("/missing", "/missing.py", "/x.gz", "/x.html.fr", "/x.css", "/x.svgz", "/x.var"):
+        assert "</html>" in look(door, path, status=404).text, path
+
+    logo = "/static/" + front.text.partition('href="/static/')[2].partition('"')[0]
+    assert_sound(door.ask(logo), logo, "image/svg+xml")
+
+
+def assert_admin_is_whole(editor: Browser) -> None:
+    """Its log-in sets the session's cookie; its pages and its JavaScript are what they are."""
+    assert_sound(editor.get("/admin/"), "/admin/")
+    assert_sound(editor.get("/admin/jsi18n/"), "jsi18n", 'text/javascript; charset="utf-8"')
+    visitor = Browser(editor.door)
+    form = visitor.get("/admin/login/")
+    assert [cookie.partition("=")[0] for cookie in form.cookies] == ["csrftoken"]
+    assert_sound(form, "/admin/login/")
