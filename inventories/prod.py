@@ -10,8 +10,8 @@ stands in group_data/ (docs/settings.md of Tierstack). A web node more is a line
 
 from tierstack.inventory import cluster
 
-# How SSH gets to a host, where that differs from its name; any of pyinfra's ssh_* keys may stand
-# here, and "_sudo": True for a user who is not root:
+# SSH goes to that address too, unless your SSH configuration knows the name. Where it differs, any
+# of pyinfra's ssh_* keys may stand here, and "_sudo": True for a user who is not root:
 #
 #     ("web1", {"address": "10.0.0.11", "ssh_hostname": "203.0.113.11", "ssh_user": "ops", "_sudo": True})
 

@@ -14,6 +14,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host as PyinfraHost
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import BaseStateCallback, State
+from pyinfra.connectors.sshuserclient.config import SSHConfig
 from pyinfra.context import ctx_config, ctx_state
 
 from tierstack.connection import Heartbeat, Undelayed, login
@@ -60,6 +61,7 @@ def prepare_run(cluster: Cluster, group_data: Mapping[str, Mapping[str, Any]]) -
         """Set the run up; only now is there an inventory, and does the state take handlers."""
         _refuse_options(cluster, deploys=deploys, limit=options.get("initial_limit"))
         _replace_group_data(inventory, group_data, ssh_defaults(cluster.inventory))
+        _reach_by_address(inventory, cluster)
         set_up(inventory, *arguments, **options)
         _keep_order(state, inventory, [host.name for host in cluster.hosts])
         for handler in handlers:
@@ -146,6 +148,32 @@ def _replace_group_data(
     inventory.data = {**defaults, **own.get("all", {})}
     for name in inventory.group_data:
         inventory.group_data[name] = dict(own.get(name, {}))
+
+
+def _reach_by_address(inventory: Inventory, cluster: Cluster) -> None:
+    """
+    Have SSH go to the address in a host's line, which pyinfra knows nothing of.
+
+    `ssh_hostname` of the line or of group data comes first, then a user's SSH configuration that
+    knows the host's name.
+    """
+    for host in cluster.hosts:
+        data = inventory.get_host(host.name).data
+        if data.get("ssh_hostname"):
+            continue
+        file = Path(data.get("ssh_config_file") or "~/.ssh/config").expanduser()
+        if not file.exists() or not _is_configured(host.name, file):
+            inventory.host_data[host.name]["ssh_hostname"] = host.address
+
+
+def _is_configured(name: str, file: Path) -> bool:
+    """Return whether an SSH configuration says of this host what it does not say of any."""
+    config = SSHConfig()
+    with file.open(encoding="utf-8") as text:
+        config.parse(text)
+    # paramiko names the hosts of a file only where it has no Match.
+    anybody = repr(dict(config.lookup("nobody.invalid"))).replace("nobody.invalid", name)
+    return repr(dict(config.lookup(name))) != anybody
 
 
 def _keep_order(state: State, inventory: Inventory, names: list[str]) -> None:

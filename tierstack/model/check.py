@@ -54,7 +54,11 @@ def check(raw: RawInventory) -> Cluster:
         hosts=hosts,
         sites=sites,
         settings=settings,
-        flows=derive_flows({tier for host in hosts for tier in host.tiers}, settings),
+        flows=derive_flows(
+            {tier for host in hosts for tier in host.tiers},
+            settings,
+            {host.ssh_port for host in hosts},
+        ),
     )
     mistakes += check_capacity(cluster)
     mistakes += check_ports(cluster)

@@ -143,6 +143,14 @@ def _check_group_data(
                 mistakes.append(Mistake(f"group_data/{line.tier}.py: {key}", what))
 
 
+def _by_group_data(key: str, lines: Sequence[_Line], raw: RawInventory) -> Any:
+    """Return what group data says of one of pyinfra's keys for a host; the later file wins."""
+    said = None
+    for group in ("all", *(line.tier for line in lines), raw.file.stem):
+        said = raw.group_data.get(group, {}).get(key, said)
+    return said
+
+
 def _host(
     name: str,
     data: Mapping[str, Any],
@@ -178,7 +186,7 @@ def _host(
         what = f"{address} is an example's address, which no host has; write the address of {name}"
         mistakes.append(Mistake(f"{where}.address", what))
         return None
-    port = data.get("ssh_port", 22)
+    port = data.get("ssh_port", _by_group_data("ssh_port", lines, raw) or 22)
     if not isinstance(port, int) or not 1 <= port <= 65535:
         mistakes.append(
             Mistake(f"{where}.ssh_port", f"{port!r} is not a port; write a number, e.g. 22")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -215,7 +216,8 @@ class Cluster:
         for flow in self.flows:
             if flow.target not in host.tiers and flow.target != "all":
                 continue
-            port = host.ssh_port if flow.source == "admin" else flow.port
+            if flow.source == "admin" and flow.port != host.ssh_port:
+                continue  # Other hosts' SSH servers listen there.
             peers: tuple[str, ...] | None = None
             if flow.source in TIERS:
                 peers = tuple(
@@ -223,7 +225,7 @@ class Cluster:
                 )
                 if not peers:
                     continue
-            found.append(Opening(port, flow.protocol, peers, flow.purpose))
+            found.append(Opening(flow.port, flow.protocol, peers, flow.purpose))
         return tuple(found)
 
     def exits(self, host: Host) -> tuple[Opening, ...] | None:
@@ -281,17 +283,20 @@ def with_implied_tiers(hosts: tuple[Host, ...]) -> tuple[Host, ...]:
     )
 
 
-def derive_flows(tiers: set[str], settings: Settings) -> tuple[Flow, ...]:
+def derive_flows(
+    tiers: set[str], settings: Settings, ssh_ports: Collection[int] = (22,)
+) -> tuple[Flow, ...]:
     """
     Return the connections that an arrangement needs.
 
     Args:
         tiers: the tiers that have hosts.
         settings: ports and the media share.
+        ssh_ports: where the hosts' SSH servers listen.
 
     Source: chapter, "Scaling": the arrows of its diagrams.
     """
-    flows = [Flow("admin", "all", 22, "SSH")]
+    flows = [Flow("admin", "all", port, "SSH") for port in sorted(ssh_ports)]
     if "balancer" in tiers:
         flows.append(Flow("internet", "balancer", settings.balancer.http_port, "http"))
         if settings.balancer.https:
