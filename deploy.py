@@ -17,7 +17,7 @@ from tierstack.hosts import surveyed_cluster, whole_run
 from tierstack.operations.gate import gate
 from tierstack.secrets import load_secrets
 
-cluster = surveyed_cluster(base.needed_packages)
+cluster = surveyed_cluster(base.needed_packages, with_secrets=True)
 secrets = load_secrets(cluster)
 me = cluster.host(host.name)
 # With --limit, nothing is closed or changed that a host which is not here may still need.
@@ -29,7 +29,7 @@ if "balancer" in me.tiers:
     balancer.drop_removed_nodes(cluster, me)
 gate(name="Balancers have dropped removed nodes", before="the hosts' base")
 
-base.deploy(cluster, me)
+base.deploy(cluster, me, secrets)
 gate(name="Every host has its base", before="the db tier")
 
 if "db" in me.tiers:

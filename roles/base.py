@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from tierstack import hosts
 from tierstack.model import UNITS, Cluster, Host, Opening
+from tierstack.model.identity import ID, NOTE, irreplaceable
 from tierstack.model.plan import Rules
 from tierstack.operations.config import Directory, File, Unit, config, template
 from tierstack.operations.new_connection import over_new_connection
 from tierstack.operations.packages import packages
 from tierstack.operations.retired import retired
+from tierstack.secrets import Secrets
 
 #: Debian 12's packages of each tier.
 PACKAGES = {
@@ -59,8 +62,10 @@ _NO_DEFAULT_CLUSTER = (
 )
 
 
-def deploy(cluster: Cluster, host: Host) -> None:
+def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     """Bring a host to the state that every tier builds on."""
+    # First of all: whatever becomes of this run, the host tells whose secrets it was given.
+    _note(cluster, host, secrets)
     packages(
         name="Packages of this host's tiers are installed",
         missing=hosts.facts(host.name)["packages"]["missing"],
@@ -120,6 +125,17 @@ def deploy(cluster: Cluster, host: Host) -> None:
         "Firewall lets through what the flows name",
         {chain: [*wanted[chain], *outdated[chain]] for chain in wanted},
     )
+
+
+def _note(cluster: Cluster, host: Host, secrets: Secrets) -> None:
+    """Note on a host which cluster it is of, and by which secrets; asked for at the next run's start."""
+    note = {"id": secrets[ID], "secrets": irreplaceable(secrets.values)}
+    if hosts.facts(host.name)["note"] != note:
+        config(
+            name="The host knows which cluster it is of",
+            stamp="cluster",
+            entries=[File(NOTE, (json.dumps(note, indent=4) + "\n").encode(), mode="600")],
+        )
 
 
 def close(cluster: Cluster, host: Host) -> None:

@@ -41,7 +41,7 @@ def cluster_afterwards() -> Cluster:
         _sources[path] = decide_source(cluster, found, path, to)
         return str(to)
 
-    found = hosts.surveyed_cluster(_packages, decide)
+    found = hosts.surveyed_cluster(_packages, decide, with_secrets=True)
     if source(found) != found.media_home and _mounts(found.media_home):
         raise PyinfraError(
             f"{to} mounts MEDIA_ROOT itself, and would have to serve without it while it is copied;"

@@ -25,7 +25,7 @@ me, source = cluster.host(host.name), move_media.source(cluster)
 target = cluster.media_home
 swapped = move_media.serves_already(cluster)
 
-base.deploy(cluster, me)
+base.deploy(cluster, me, secrets)
 gate(name="Every host has its base", before="the copy")
 move_media.prepare(cluster, me, secrets)
 gate(name=f"{target.name} takes MEDIA_ROOT", before="the copy", answers=share.answers(cluster, me))

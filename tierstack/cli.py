@@ -164,12 +164,13 @@ def graph(inventory: Path, output: Path | None) -> None:
 @_INVENTORY
 @click.option("--diff", is_flag=True, help="Show the lines that change; no secret is shown.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def plan(inventory: Path, diff: bool, as_json: bool) -> None:
+@click.option("--data", multiple=True, metavar="KEY=VALUE", help="As the run would be told.")
+def plan(inventory: Path, diff: bool, as_json: bool, data: tuple[str, ...]) -> None:
     """
     Ask the live hosts of INVENTORY what the next `pyinfra INVENTORY deploy.py` would do.
 
-    No host is changed, and no other run is kept out. Secrets that are still missing are made, as
-    a run would make them.
+    No host is changed, and no other run is kept out. Secrets that are still missing are made and
+    kept, as a run would make them.
 
     Exit status 0 if nothing would change, 2 if something would, 1 if the run would be refused or
     a host does not answer.
@@ -182,7 +183,8 @@ def plan(inventory: Path, diff: bool, as_json: bool) -> None:
     try:
         if mistakes := check_secrets(cluster):
             raise InventoryError(str(inventory), mistakes)
-        found = rehearse(cluster, diff=diff)
+        words = {key: value for key, _, value in (pair.partition("=") for pair in data)}
+        found = rehearse(cluster, diff=diff, data=words)
     except (PyinfraError, TierstackError) as error:
         click.secho(str(error), fg="red", err=True)
         sys.exit(1)

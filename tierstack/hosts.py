@@ -20,11 +20,13 @@ from pyinfra.context import ctx_host, ctx_state
 from tierstack.engine import Rehearsal, connector_arguments
 from tierstack.inventory import checked_cluster
 from tierstack.model import Cluster, Host, InventoryError, Mistake
+from tierstack.model.identity import judge_secrets
 from tierstack.model.media_home import MediaHomeError, MediaRoot, decide_home
 from tierstack.model.preflight import clock_offset_s, judge, no_answer, question
 from tierstack.model.sizing import check_capacity
 from tierstack.operations.remote import program
 from tierstack.run_lock import lock_out_others
+from tierstack.secrets import secrets_at_hand
 
 #: Longest that a host may think about what it is asked, in seconds: a package source that does not
 #: answer is waited for.
@@ -96,7 +98,12 @@ def ask_all(
 
 
 @once_a_run
-def surveyed_cluster(packages: Packages | None = None, home: DecideHome = decide_home) -> Cluster:
+def surveyed_cluster(
+    packages: Packages | None = None,
+    home: DecideHome = decide_home,
+    *,
+    with_secrets: bool = False,
+) -> Cluster:
     """
     Return the cluster with what its hosts said of themselves; ask them once a run.
 
@@ -104,6 +111,7 @@ def surveyed_cluster(packages: Packages | None = None, home: DecideHome = decide
         packages: returns the Debian packages that a host needs; True is for a container. None
             for a task that installs none.
         home: decides where MEDIA_ROOT lies, from what the hosts hold.
+        with_secrets: whether the run gives the hosts secrets: these must be the cluster's own.
 
     Raises:
         PyinfraError: every finding in one message; no host was changed.
@@ -131,6 +139,9 @@ def surveyed_cluster(packages: Packages | None = None, home: DecideHome = decide
     if not mistakes:
         surveyed, lost = _with_media_home(surveyed, home)
         mistakes += lost
+        # Before any is made: a file that is missing must not become a new one.
+        if with_secrets and hosts[0].data.get("new_secrets") != "yes":
+            mistakes += judge_secrets(declared, secrets_at_hand(declared), _facts)
     mistakes += check_capacity(surveyed)
     for host in surveyed.hosts:
         # A balancer sends each web node as much as it has memory for.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gevent
@@ -38,13 +38,14 @@ class HostContents(RemoteFact):
     """Contents of files in base64, by path, and whether a run has been on the host before."""
 
 
-def rehearse(cluster: Cluster, *, diff: bool) -> Plan:
+def rehearse(cluster: Cluster, *, diff: bool, data: Mapping[str, str] | None = None) -> Plan:
     """
     Go through a run without executing it.
 
     Args:
         cluster: the cluster of an inventory that has been loaded.
         diff: whether old contents are asked for of all files, rather than of those that are counted.
+        data: what the run would be told by `--data`.
 
     Raises:
         PyinfraError: what the run would be refused with, or a host does not answer.
@@ -55,7 +56,7 @@ def rehearse(cluster: Cluster, *, diff: bool) -> Plan:
     was_cli, pyinfra.is_cli = pyinfra.is_cli, True  # operations are known by their lines
     try:
         with ctx_state.use(state), ctx_config.use(Config()):
-            inventory = make_inventory(str(cluster.inventory))
+            inventory = make_inventory(str(cluster.inventory), override_data=dict(data or {}))
             with ctx_inventory.use(inventory):
                 state.init(inventory, ctx_config.get())
                 state.set_stage(StateStage.Connect)

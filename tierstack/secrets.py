@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tierstack.model import Cluster, InventoryError, Mistake, TierstackError
+from tierstack.model.identity import ID, SecretsAtHand, authority
 from tierstack.model.passwords import check_password
 from tierstack.model.raw import nearest
 from tierstack.secrets_file import (
@@ -67,9 +69,31 @@ def check_secrets(cluster: Cluster) -> list[Mistake]:
     return _given(cluster)[1]
 
 
+def secrets_at_hand(cluster: Cluster) -> SecretsAtHand:
+    """
+    Return what the secrets of a cluster are before any is made.
+
+    Raises:
+        InventoryError: with all that is wrong with the file, its values and its commands.
+    """
+    file = secrets_file(cluster)
+    printed, mistakes = _given(cluster)
+    if mistakes:
+        raise InventoryError(cluster.inventory.name, mistakes)
+    stored = read_file(file)
+    values = {name: value for name, value in stored.items() if isinstance(value, str)} | printed
+    return SecretsAtHand(
+        file=file.name,
+        id=values.get(ID, ""),
+        names=frozenset(values),
+        wanted=frozenset(_wanted(cluster, dict(values))),
+        authority=authority(values.get("cluster.ca_certificate", "")),
+    )
+
+
 def load_secrets(cluster: Cluster) -> Secrets:
     """
-    Read the secrets of a cluster, and make and save those that are missing.
+    Read the secrets of a cluster, and make and save those that are missing; say which were made.
 
     Raises:
         InventoryError: with all that is wrong with the file, its values and its commands.
@@ -92,6 +116,8 @@ def load_secrets(cluster: Cluster) -> Secrets:
             raise InventoryError(cluster.inventory.name, _unfit(file, replaced))
         if values != before:
             write_file(file, {**values, **commands})
+            made = sorted(name for name, value in values.items() if before.get(name) != value)
+            click.echo(f"{file.name}: made {', '.join(made)}; keep a copy of the file", err=True)
     return Secrets(file, values)
 
 
@@ -138,7 +164,10 @@ def _unfit(file: Path, names: Iterable[str]) -> list[Mistake]:
 
 def _wanted(cluster: Cluster, values: dict[str, str]) -> dict[str, Callable[[], str]]:
     """Return how to make each secret, in the order in which they need each other."""
-    wanted: dict[str, Callable[[], str]] = {"cluster.replication_password": _password}
+    wanted: dict[str, Callable[[], str]] = {
+        ID: lambda: _random.token_hex(8),
+        "cluster.replication_password": _password,
+    }
     for site in cluster.sites:
         wanted[f"sites.{site.name}.database_password"] = _password
         wanted[f"sites.{site.name}.secret_key"] = lambda: _random.token_urlsafe(48)

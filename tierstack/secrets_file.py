@@ -25,7 +25,7 @@ _HEADER = (
     "# Secrets of this cluster. Keep it out of version control; whoever reads it owns the cluster.\n"
     "# Replace any value, by a string or by the command that prints it:\n"
     '#     database_password = { command = ["pass", "show", "shop/database"] }\n'
-    "# Delete a line and the next deploy makes a new one. Other comments are not kept.\n"
+    "# For a new one delete a line, and deploy with --data new_secrets=yes. Other comments are not kept.\n"
 )
 _EXAMPLE = '{ command = ["pass", "show", "shop/database"] }'
 
@@ -138,7 +138,9 @@ def _read(file: Path) -> tuple[dict[str, str | Command], list[Mistake]]:
     mistakes: list[Mistake] = []
     for name, value in _flat(tables, ""):
         where = f"{file.name}: {name}"
-        if isinstance(value, str):
+        if isinstance(value, str) and not value.strip():
+            mistakes.append(Mistake(where, "is empty; write the value, or delete the line"))
+        elif isinstance(value, str):
             found[name] = value
         elif not isinstance(value, dict):
             # The value itself is not shown: it may be the secret.
@@ -214,6 +216,6 @@ def _run(command: Command, directory: Path) -> str:
         value = done.stdout.decode().removesuffix("\n")
     except UnicodeDecodeError:
         raise _CommandError(f'"{program}" prints what is not UTF-8 text; encode it') from None
-    if not value:
+    if not value.strip():
         raise _CommandError(f'"{program}" prints nothing; try it by hand in {directory}')
     return value

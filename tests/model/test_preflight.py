@@ -36,6 +36,10 @@ def said(cluster: Cluster, name: str, **different: Any) -> dict[str, Any]:
         "ports": [],
         "silent": [],
         "accounts": {},
+        "note": {},
+        "stamps": [],
+        "ca": "",
+        "sites": [],
         "packages": PACKAGES,
     }
     return {**good, **different}

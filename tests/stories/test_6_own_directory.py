@@ -8,6 +8,8 @@ import runpy
 import shutil
 
 from tests.operator import Operator, assert_nothing_changed
+from tests.visitor import steady_visitor
+from tierstack.model.plan import listed
 from tierstack.model.settings import TIER_SETTINGS
 
 #: A lab's host as any other: nobody has written down its key.
@@ -36,13 +38,14 @@ def test_new_directory_takes_over_the_cluster(operator: Operator) -> None:
         _name_the_hosts(operator, mine)
         mine.edit("domains=[]", 'domains=["example.test", "www.example.test"]', "group_data/all.py")
         _choose_the_same(operator, mine)
+        checked = mine.tierstack("check", str(mine.inventory))
+        assert checked.status == 0, checked.said
+        _trust_the_hosts(mine)
+        _refuse_without_the_secrets(mine)
         shutil.copy(
             operator.inventory.with_suffix(".secrets.toml"),
             mine.inventory.with_suffix(".secrets.toml"),
         )
-        checked = mine.tierstack("check", str(mine.inventory))
-        assert checked.status == 0, checked.said
-        _trust_the_hosts(mine)
         assert_nothing_changed(mine.deploy())
         assert mine.door.ask("/").status == 200
         _refuse_another_key(mine)
@@ -73,6 +76,20 @@ def _trust_the_hosts(mine: Operator) -> None:
     assert key.out.split()[1] in trusted.out
     again = mine.tierstack("trust", str(mine.inventory))
     assert (again.status, len(known.read_text().splitlines())) == (0, len(mine.cluster().hosts))
+
+
+def _refuse_without_the_secrets(mine: Operator) -> None:
+    """On a new laptop the file is missing: plan and deploy make none, and nobody is logged out."""
+    names = [host.name for host in mine.cluster().hosts]
+    expected = f"prod.secrets.toml: there is no such file, and {listed(names)} were deployed with its secrets;"
+    with steady_visitor(mine.door, "/status.json") as seen:
+        planned = mine.tierstack("plan", str(mine.inventory))
+        refused = mine.deploy()
+    assert (planned.status, expected in planned.err) == (1, True), planned.said
+    assert (refused.status, expected in refused.err) == (1, True), refused.said
+    assert "operations" not in refused.results, refused.changes
+    assert not mine.inventory.with_suffix(".secrets.toml").exists()
+    assert (seen.failed, seen.requests > 20) == ([], True)
 
 
 def _refuse_another_key(mine: Operator) -> None:

@@ -23,6 +23,7 @@ ECHO_TRIES = 3
 ECHO_WAIT_S = 0.5
 CONNECT_WAIT_S = 3
 FETCH_WAIT_S = 10
+DATABASE_CA = "/etc/tierstack/postgresql/ca.crt"
 ANSWERS = (0, errno.ECONNREFUSED)
 APT = [
     "apt-get", "--no-install-recommends",
@@ -43,6 +44,11 @@ def main(request):
         found["ports"] = holders(request["ports"])
         found["silent"] = silent(request["peers"])
         found["accounts"] = accounts(request["accounts"])
+        found["note"] = note()
+        found["ca"] = read("/etc/tierstack/cluster-ca.pem") or read(DATABASE_CA)
+        found["sites"] = sorted(
+            os.path.basename(path) for path in glob.glob("/etc/tierstack/sites/*")
+        )
         found["media"] = {site: media(site, path) for site, path in request["media"].items()}
         kind = "container" if found["container"] else "machine"
         found["packages"] = packages(request["packages"][kind])
@@ -138,6 +144,14 @@ def database_hosts():
             named = re.search("^_DATABASE = .*'HOST': '([^']+)'", read(path), re.M)
             found.update(named.group(1).split(",") if named else [])
     return sorted(found)
+
+
+def note():
+    """Return what the host has noted of its cluster, {} if it was never deployed to."""
+    try:
+        return json.loads(read("/var/lib/tierstack/cluster.json"))
+    except ValueError:
+        return {}
 
 
 def media(site, path):
