@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pyinfra
 
+from roles.db.survey import survey
 from roles.web.release import config_path
 from tierstack import hosts
 from tierstack.model import Cluster, Host
-from tierstack.operations.release import migrations
+from tierstack.operations.migrations import migrations
 from tierstack.secrets import Secrets
 
 
@@ -20,6 +21,8 @@ def migrate(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     first = cluster.tier("web")[0]
     if host.name != first.name and hosts.in_this_run(first.name):
         return
+    db = cluster.settings.db
+    asked = all(hosts.in_this_run(member.name) for member in cluster.tier("db"))
     for site in pyinfra.host.loop(cluster.sites):
         migrations(
             name=f"Tables of {site.name} fit the release",
@@ -27,4 +30,7 @@ def migrate(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             account=site.account,
             manage=f"{config_path(cluster, host, site, secrets)}/manage",
             runs_on=first.name,
+            primary=survey(cluster).primary.name if asked else "",
+            lock_s=db.migration_lock_s,
+            tries=db.migration_tries,
         )

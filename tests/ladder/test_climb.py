@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +24,7 @@ from tests.browser import Browser
 from tests.ladder.conftest import assert_root_files, deployed
 from tests.ladder.traffic import Step, Traffic
 from tests.look import assert_admin_is_whole, assert_pages_are_whole
-from tests.operator import ROOT, Operator, assert_nothing_changed, wait_until
+from tests.operator import BIN, ROOT, Operator, assert_nothing_changed, wait_until
 from tests.uploads import dot, log_in, upload
 from tests.visitor import steady_visitor, steady_writer
 
@@ -142,6 +146,85 @@ def test_broken_release_leaves_the_old_one_serving(climber: Climber) -> None:
     assert seen.failed == []
     assert climber.door.ask("/").status == 200
     climber.deploy_well()  # Forgets the settings that were laid out for it.
+
+
+def test_migration_that_waits_holds_nobody_up(climber: Climber) -> None:
+    """
+    Somebody has left a transaction open that reads a table which a migration changes.
+
+    A run that is killed ends its migration; the next says who is in the way; once that session is
+    gone, the same command goes through. Visitors and writers wait for a moment each.
+    """
+    (db,) = climber.cluster().tier("db")
+    folder = climber.home / "example" / "guestbook" / "migrations"
+    (folder / "0002_place.py").write_text(
+        "from django.db import migrations, models\n\n\n"
+        "class Migration(migrations.Migration):\n"
+        '    dependencies = [("guestbook", "0001_initial")]\n'
+        "    operations = [\n"
+        '        migrations.AddField("Entry", "place", models.CharField(max_length=9, null=True)),\n'
+        "    ]\n",
+        encoding="utf-8",
+    )
+    few, line = "db = dict(migration_tries=2)\n\n", "sites = ["
+    waits = "select count(*) from pg_stat_activity where query like 'ALTER TABLE%'"
+    works = "ps -eo args | grep -c '[m]igrate_site\\|[t]ierstack-migrated'"
+    with (
+        open_transaction(climber, db.name, "select message from guestbook_entry where name='x'"),
+        steady_visitor(climber.door, "/guestbook.json", per_second=5) as seen,
+        steady_writer(climber.door, pause_s=0.2) as written,
+    ):
+        with begun(climber) as run:
+            wait_until("it waits", lambda: _ask_database(climber, db.name, waits) == ["1"])
+            run.kill()
+        wait_until("its session has ended", lambda: _ask_database(climber, db.name, waits) == ["0"])
+        wait_until("its process too", lambda: climber.on("web1", works).out.strip() == "0", 10)
+        climber.edit(line, few + line, "group_data/all.py")
+        stopped = climber.deploy()
+        climber.edit(few + line, line, "group_data/all.py")
+    assert stopped.status == 1
+    assert re.search(
+        r"web1: site example: guestbook\.0002_place waited for a lock for 2 s, 2 times over, and gave"
+        r" way, so that pages do not wait for it; nothing of it was applied in this run, and what served before"
+        r" serves on\. The lock is held by session (\d+) of postgres \(psql\) from the database host"
+        r" itself, idle in transaction, its transaction open since 20[\d-]+ [\d:]+ UTC: select message"
+        rf" from guestbook_entry where name=…\. Wait for its end, or type on {db.name}: runuser -u"
+        r" postgres -- psql -c 'select pg_terminate_backend\(\1\);'; then deploy again\n",
+        stopped.err,
+    ), stopped.err[-4000:]
+    climber.deploy_well()
+    assert_nothing_changed(climber.deploy())
+    assert (seen.failed, written.failed) == ([], [])
+    assert seen.requests > 50
+    kept = {int(row) for row in _ask_database(climber, db.name, "select id from guestbook_entry")}
+    assert written.acknowledged
+    assert written.acknowledged <= kept
+    columns = "select count(place) from guestbook_entry"
+    assert _ask_database(climber, db.name, columns) == ["0"]
+
+
+@contextmanager
+def open_transaction(operator: Operator, host: str, statement: str) -> Iterator[None]:
+    """Have somebody at psql leave a transaction open on a db host."""
+    unit = "somebody-at-psql"
+    typed = f'(echo "begin; {statement};"; sleep 300) | runuser -u postgres -- psql -Xq example'
+    operator.ask(host, f"systemd-run -q --collect --unit={unit} sh -c {shlex.quote(typed)}")
+    try:
+        yield
+    finally:
+        operator.ask(host, f"systemctl stop {unit}")
+
+
+@contextmanager
+def begun(operator: Operator) -> Iterator[subprocess.Popen[bytes]]:
+    """Yield a deploy that has been started, and that a signal ends at once, as the last thing."""
+    command = [str(BIN / "pyinfra"), str(operator.inventory), "deploy.py", "-y"]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=ROOT, stdout=quiet, stderr=quiet) as run:
+        try:
+            yield run
+        finally:
+            run.kill()
 
 
 def test_climb(climber: Climber, editor: Browser) -> None:

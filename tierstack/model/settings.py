@@ -262,6 +262,17 @@ class DbSettings(_Settings):
         default=4096,
         description="Most WAL that the primary keeps for a standby that is away, in MiB.",
     )
+    migration_lock_s: Annotated[int, Field(ge=1, le=30)] = Field(
+        default=2,
+        description="How long a migration's statement waits for a table that somebody uses, in"
+        " seconds; pages that use the table wait behind it. What is not atomic and takes its time"
+        " without holding anybody up, `CREATE INDEX CONCURRENTLY`, waits for ten minutes.",
+    )
+    migration_tries: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=10,
+        description="How often a migration that got no lock is tried, with a pause between for the"
+        " pages that have waited; then the run stops, and says who was in the way.",
+    )
 
 
 class CacheSettings(_Settings):

@@ -8,6 +8,7 @@ argument list. It needs nothing but Debian's python3 and PostgreSQL's own progra
     {"verb": "copy", "checkpoints": [[1, 50331688]]}
     {"verb": "make", "port": 5432, "source": null or {...}, "replaces": null or {...}}
     {"verb": "sql",  "statements": [[database, sql], ...]}
+    {"verb": "ask",  "database": "postgres", "sql": "SELECT …"}      prints what it finds, as JSON
 
     A switchover's steps, of which those that say something print one JSON object:
 
@@ -297,6 +298,11 @@ def forks(timeline):
 
 def ask(database, sql):
     return json.loads(psql(database, sql, timeout_s=30))
+
+
+def answer(request):
+    """Print what a query finds, one value of JSON."""
+    print(json.dumps(ask(request["database"], request["sql"])))
 
 
 def psql(database, sql, timeout_s=None):
@@ -735,6 +741,7 @@ def main(request):
         "copy": copy_state,
         "make": make,
         "sql": sql,
+        "ask": answer,
         "checkpoint": checkpoint,
         "replayed": replayed,
         "stop": stop,

@@ -52,7 +52,7 @@ class HostError(TierstackError):
     """A host has not done what it was told; in its own words."""
 
 
-def tell(name: str, command: str, stdin: str = "", patience_s: int = 120) -> str:
+def tell(name: str, command: str, stdin: str = "", patience_s: int | None = 120) -> str:
     """
     Have any host of the run do something at once, from inside of an operation, and return what it prints.
 
@@ -60,7 +60,7 @@ def tell(name: str, command: str, stdin: str = "", patience_s: int = 120) -> str
         name: the host's name.
         command: for its shell, with sudo as its line in the inventory says.
         stdin: what the command reads; secrets go this way.
-        patience_s: how long it may be silent, in seconds.
+        patience_s: how long it may be silent, in seconds; None for as long as it likes.
 
     Raises:
         HostError: it did not answer, or the command failed.
@@ -82,7 +82,9 @@ def tell(name: str, command: str, stdin: str = "", patience_s: int = 120) -> str
     return said
 
 
-def tell_program(name: str, file: str, request: dict[str, Any], patience_s: int = 120) -> str:
+def tell_program(
+    name: str, file: str, request: dict[str, Any], patience_s: int | None = 120
+) -> str:
     """Have a host run a program of ours; arguments as of `program` and `tell`."""
     return tell(name, _COMMAND, program(file, request), patience_s)
 

@@ -1,0 +1,139 @@
+"""What is said of migrations that were not applied: who is in the way, what is left, what to type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tierstack.model.plan import listed
+
+#: What PostgreSQL says of sessions, as JSON; PIDS is the array of who is meant. A statement is shown
+#: up to its first literal, which may be a secret, and what the asking role may not see is null.
+#: Source: PostgreSQL 15 manual, 28.2.3 and 9.26.1.
+SESSIONS_SQL = r"""
+SELECT coalesce(json_agg(json_build_object(
+  'pid', pid, 'role', usename, 'application', application_name, 'address', host(client_addr),
+  'state', state, 'since', to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'),
+  'query', CASE WHEN state IS NOT NULL THEN left(
+    regexp_replace(regexp_replace(query, '[''$].*', '…'), '\s+', ' ', 'g'), 100) END
+) ORDER BY xact_start), '[]') FROM pg_stat_activity WHERE pid = ANY(PIDS)
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """
+    Where migrations are applied.
+
+    Args:
+        host: name of the web host.
+        site: the site's name.
+        primary: name of the host with the database; "" if it has no part in the run.
+        lock_s: how long a statement waits for a lock, in seconds.
+    """
+
+    host: str
+    site: str
+    primary: str
+    lock_s: int
+
+
+def stopped(place: Place, result: Mapping[str, Any] | None) -> str:
+    """
+    Return what is said of migrations that did not all come about.
+
+    Args:
+        place: where.
+        result: what `migrate_site.py` says; None if the site did not get so far.
+    """
+    head = f"{place.host}: site {place.site}: "
+    if result is None:
+        return (
+            f"{head}its migrations cannot be applied, as Django says above; correct it, and deploy"
+            " again; what served before serves on"
+        )
+    if "password authentication failed" in result["error"]:
+        return head + _password(place)
+    what = result["migration"] or "what comes with its migrations"
+    if result["status"] == "locked":
+        head += (
+            f"{what} waited for a lock for {place.lock_s} s"
+            + (f", {result['tries']} times over," if result["tries"] > 1 else ",")
+            + " and gave way, so that pages do not wait for it"
+        )
+        return f"{head}; {_left(place, result)}. {_in_the_way(place, result['sessions'])}"
+    return (
+        f"{head}{what} failed, as Django says above; {_left(place, result)}. Correct it, and deploy"
+        " again"
+    )
+
+
+def _password(place: Place) -> str:
+    if place.primary:
+        return (
+            f"PostgreSQL on {place.primary} does not take its password, which this run has set;"
+            f" look, on {place.primary}: journalctl -t postgres -n 20; what served before serves on"
+        )
+    return (
+        "PostgreSQL does not take its password: it has changed in the secrets file, and the hosts"
+        " where it is set have no part in this run; deploy without --limit; what served before serves"
+        " on"
+    )
+
+
+def _left(place: Place, result: Mapping[str, Any]) -> str:
+    """Return in what state the tables are."""
+    said = []
+    if result["applied"]:
+        said.append(f"{listed(result['applied'])} came about before and stay{_s(result)}")
+    if result["migration"] and result["undone"]:
+        said.append("nothing of it was applied in this run")
+    elif result["migration"]:
+        show = " ".join(result["migration"].split(".", 1))
+        said.append(
+            "it is not atomic (atomic = False), so what it did before stays, and Django will begin"
+            f" it anew: compare the tables with: tierstack-manage {place.site} sqlmigrate {show}"
+        )
+    for index in result["invalid_indexes"]:
+        said.append(
+            f"the index {index} was begun and is not valid; type: tierstack-manage {place.site}"
+            f" shell -c 'from django.db import connection;"
+            f' connection.cursor().execute("DROP INDEX CONCURRENTLY {index}")\''
+        )
+    said.append("what served before serves on")
+    return ", and ".join(said) if len(said) < 3 else "; ".join(said)
+
+
+def _s(result: Mapping[str, Any]) -> str:
+    return "s" if len(result["applied"]) == 1 else ""
+
+
+def _in_the_way(place: Place, sessions: Sequence[Mapping[str, Any]]) -> str:
+    if not sessions:
+        return "Who held the lock could not be seen; deploy again"
+    where = f"on {place.primary}" if place.primary else "on the primary"
+    pids = " ".join(f"select pg_terminate_backend({one['pid']});" for one in sessions)
+    return (
+        f"The lock is held by {' and by '.join(_session(one) for one in sessions)}. Wait for"
+        f" {'its' if len(sessions) == 1 else 'their'} end, or type {where}: runuser -u postgres --"
+        f" psql -c '{pids}'; then deploy again"
+    )
+
+
+def _session(one: Mapping[str, Any]) -> str:
+    """Return who a session is, what it does and since when, as far as it was to be seen."""
+    words = f"session {one['pid']} of {one['role'] or 'PostgreSQL itself'}"
+    if one["application"]:
+        words += f" ({_printable(one['application'])})"
+    if not one["state"]:
+        return f"{words}, of which only a superuser may see more"
+    words += f" from {one['address'] or 'the database host itself'}, {one['state']}"
+    if one["since"]:
+        words += f", its transaction open since {one['since']} UTC"
+    return f"{words}: {_printable(one['query'])}"
+
+
+def _printable(text: str) -> str:
+    """Return text of somebody else's without signs that a terminal would obey."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -1,0 +1,150 @@
+"""A site's migrations: applied once, without holding up who visits the site meanwhile.
+
+Reason: Django's own command waits for locks without end, and goes on when the run that has asked for
+it is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from pyinfra import host, logger
+from pyinfra.api.command import PyinfraCommand
+from pyinfra.api.facts import FactBase
+from pyinfra.api.operation import operation
+
+from tierstack.model.migrations import SESSIONS_SQL, Place, stopped
+from tierstack.model.plan import Effect
+from tierstack.operations.gate import Refuse
+from tierstack.operations.postgres import MAINTENANCE
+from tierstack.operations.remote import HostError, tell_program
+
+#: How long a statement may wait that holds nobody up meanwhile (CREATE INDEX CONCURRENTLY), in s.
+_CONCURRENTLY_S = 600
+
+
+class Migrated(FactBase[str]):
+    """
+    Whether a site's migrations are "applied" or "pending".
+
+    "" where it cannot be told: no such release yet, or no answer from the database.
+    """
+
+    def command(self, account: str, manage: str) -> str:
+        manage = shlex.join(["runuser", "-u", account, "--", manage])
+        # `--check` fails in the same way when it cannot look.
+        return (
+            f"if {manage} migrate --check >/dev/null 2>&1; then echo applied;"
+            f" elif {manage} showmigrations >/dev/null 2>&1; then echo pending; fi"
+        )
+
+    @staticmethod
+    def default() -> str:
+        return ""
+
+    def process(self, output: list[str]) -> str:
+        return output[-1]
+
+
+@operation()
+def migrations(
+    site: str,
+    account: str,
+    manage: str,
+    runs_on: str,
+    primary: str,
+    lock_s: int,
+    tries: int,
+) -> Generator[PyinfraCommand, None, None]:
+    """
+    Apply the migrations of a site.
+
+    Args:
+        site: the site's name.
+        account: the account that its code runs as.
+        manage: its manage.py.
+        runs_on: name of the host that applies them; any other only looks, and refuses if some
+            are missing.
+        primary: name of the host with the database; "" if it has no part in the run.
+        lock_s: how long a statement waits for a lock, in seconds.
+        tries: how often it is tried.
+    """
+    found = host.get_fact(Migrated, account=account, manage=manage)
+    if found == "applied":
+        return
+    if host.name != runs_on:
+        yield Refuse(
+            f"{host.name}: site {site} has migrations to apply, and {runs_on}, which applies them,"
+            f" has no part in this run; deploy without --limit, or with --limit {runs_on} as well"
+        )
+        return
+    condition = "" if found else "if any are missing, which cannot be told now"
+    effect = Effect(notes=(f"applies migrations of {site}",), condition=condition)
+    request = {
+        "name": f"migrations of {site}",
+        "lock_s": lock_s,
+        "tries": tries,
+        "concurrently_s": _CONCURRENTLY_S,
+        "sessions_sql": SESSIONS_SQL,
+    }
+    yield _Migrate(Place(host.name, site, primary, lock_s), account, manage, request, effect)
+
+
+class _Migrate(PyinfraCommand):
+    def __init__(
+        self, place: Place, account: str, manage: str, request: dict[str, Any], effect: Effect
+    ) -> None:
+        super().__init__()
+        self._place = place
+        source = (Path(__file__).parent / "migrate_site.py").read_text(encoding="utf-8")
+        self._request = {
+            "account": account,
+            "manage": manage,
+            "program": f"{source}\n\nmain(json.loads({json.dumps(request)!r}))\n",
+        }
+        #: Why it has failed.
+        self.sentence = ""
+        self.effect = effect
+
+    def __repr__(self) -> str:
+        return f"Migrate({self._place.site!r})"
+
+    def execute(self, state: Any, host: Any, connector_arguments: Any) -> bool:
+        """Have the host apply them, however long that takes; say who was in the way."""
+        try:
+            said = json.loads(
+                tell_program(host.name, "migrate_agent.py", self._request, None).splitlines()[-1]
+            )
+        except HostError as error:
+            self.sentence = f"{error}; whether migrations came about, the next run sees"
+            logger.error(f"{host.print_prefix}{self.sentence}")
+            return False
+        result = said["result"]
+        if result and result["status"] == "applied":
+            return True
+        for line in said["output"]:
+            logger.error(f"{host.print_prefix}{line}")
+        if result and self._place.primary:
+            result = {**result, "sessions": self._in_full(result["sessions"])}
+        self.sentence = stopped(self._place, result)
+        logger.error(f"{host.print_prefix}{self.sentence}")
+        return False
+
+    def _in_full(self, sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return sessions with what only a superuser sees of them, while they are still there."""
+        hidden = [one["pid"] for one in sessions if not one["state"]]
+        if not hidden:
+            return sessions
+        pids = f"ARRAY[{', '.join(str(int(pid)) for pid in hidden)}]"
+        sql = SESSIONS_SQL.replace("PIDS", pids)
+        try:
+            request = {"verb": "ask", "database": MAINTENANCE, "sql": sql}
+            told = tell_program(self._place.primary, "postgres_agent.py", request)
+        except HostError:
+            return sessions
+        known = {one["pid"]: one for one in json.loads(told.splitlines()[-1])}
+        return [known.get(one["pid"], one) for one in sessions]
