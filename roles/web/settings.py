@@ -100,14 +100,17 @@ def settings_module(
     secret_key = secrets[f"sites.{site.name}.secret_key"]
     # Django writes *.example.com as .example.com.
     domains = [domain.removeprefix("*") for domain in settings.domains]
+    offered = {
+        "DATABASE_URL": database_url(cluster, site, password),
+        "SECRET_KEY": secret_key,
+        "DJANGO_SECRET_KEY": secret_key,
+        "DEBUG": "0",
+        "ALLOWED_HOSTS": ",".join(domains),
+    }
+    own = settings.environment
     values = {
-        "from_user": settings.environment,
-        "environment": {
-            "DATABASE_URL": database_url(cluster, site, password),
-            "SECRET_KEY": secret_key,
-            "DEBUG": "0",
-            "ALLOWED_HOSTS": ",".join(domains),
-        },
+        "from_user": {name: value for name, value in own.items() if value is not None},
+        "environment": {name: value for name, value in offered.items() if name not in own},
         "database": {
             "HOST": ",".join(host.address for host in cluster.tier("db")),
             "PORT": str(cluster.settings.db.port),

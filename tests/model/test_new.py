@@ -233,6 +233,8 @@ def test_all_that_is_missing_comes_at_once(tmp_path: Path) -> None:
         " cluster's cache; add the line pymemcache>=4",
         "sites[0].requirements: requirements.txt has no driver for PostgreSQL, which is the"
         " cluster's database; add the line psycopg[binary]>=3.2",
+        "sites[0].settings: shop/settings.py, line 1: DEBUG is True, so the site takes itself for one"
+        " in development; write DEBUG = False there, or name the module for production here",
         "sites[0].settings: shop/settings.py, line 3: DATABASES['default'] has the engine"
         " 'django.db.backends.sqlite3', and the cluster's database is PostgreSQL; write 'ENGINE':"
         " 'django.db.backends.postgresql' there, and the cluster adds the rest",

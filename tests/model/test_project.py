@@ -142,7 +142,7 @@ def test_python_of_the_project_is_read(home: Home) -> None:
 @pytest.mark.parametrize(
     ("settings", "where"),
     [
-        ({"blog/settings.py": f"DEBUG = True\n{SQLITE}"}, "blog/settings.py, line 2"),
+        ({"blog/settings.py": f"DEBUG = False\n{SQLITE}"}, "blog/settings.py, line 2"),
         (
             {
                 "blog/settings.py": "from blog.base import *\nDEBUG = False\n",
@@ -186,6 +186,19 @@ def test_database_that_is_decided_later_is_for_the_hosts(home: Home, text: str) 
     """What only Python can tell is not judged by the text."""
     _write(home, {"blog/__init__.py": "", "blog/settings.py": text})
     home.load()
+
+
+def test_settings_for_development_are_named(home: Home) -> None:
+    """DEBUG in so many words, unless something decides it later."""
+    _write(home, {"blog/__init__.py": "", "blog/settings.py": "\nDEBUG = True\n"})
+    assert home.refusal() == [
+        ONE,
+        "sites[0].settings: blog/settings.py, line 2: DEBUG is True, so the site takes itself for"
+        " one in development; write DEBUG = False there, or name the module for production here",
+    ]
+    for text in ("DEBUG = 0", "DEBUG = True\nDEBUG = env.bool('DEBUG')"):
+        _write(home, {"blog/settings.py": text})
+        home.load()
 
 
 def test_logger_leaves_the_database_as_it_is(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ PASSWORD = "p%40a's$\"@:/\\#é"
 
 OWN: dict[str, Any] = {
     "SECRET_KEY": "from the repository",
-    "DEBUG": True,
+    "DEBUG": False,
     "ALLOWED_HOSTS": ["localhost"],
     "DATABASES": {
         "default": {
@@ -209,6 +209,59 @@ def test_environment_is_there_before_the_site_reads_it(home: Home, start: Any) -
     assert seen["DJANGO_SETTINGS_MODULE"] == "tierstack_settings"
 
 
+def test_offered_variables_can_be_left_out(home: Home, start: Any) -> None:
+    """A site that asks whether there is a variable DEBUG, or reads ALLOWED_HOSTS as JSON."""
+    extra = 'environment={"DEBUG": None, "ALLOWED_HOSTS": None, "THEME": None}, domains='
+    home.group("all", SITES.replace("domains=", extra))
+    seen = start().environment
+    assert {"DATABASE_URL", "SECRET_KEY", "DJANGO_SECRET_KEY"} <= set(seen)
+    assert not {"DEBUG", "ALLOWED_HOSTS", "THEME"} & set(seen)
+
+
+def test_site_that_takes_itself_for_development_is_refused(start: Any) -> None:
+    """What follows from DEBUG in the site's settings is there already: it is not only set back."""
+    assert start(DEBUG=0)["DEBUG"] is False
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 -- as below
+        start(DEBUG="0")
+    assert str(caught.value) == (
+        "blog.settings: DEBUG is '0' here, so the site takes itself for one in development; write"
+        " DEBUG = False there, or name the module for production as settings=… in the site; if it"
+        ' asks whether there is a variable DEBUG, which is "0" here, write'
+        ' environment={"DEBUG": None} in the site'
+    )
+
+
+def test_classes_of_settings_are_refused(start: Any) -> None:
+    """django-configurations has no settings in the module itself."""
+    base = type("Configuration", (), {"__module__": "configurations.base"})
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 -- as below
+        start(PROD=type("Prod", (base,), {"__module__": "blog.settings"}))
+    assert str(caught.value) == (
+        "blog.settings: PROD is a class of django-configurations, and settings are read from a"
+        " module; write one that says what the class says, and name it as settings=…"
+    )
+
+
+def test_library_that_takes_over_gets_what_the_cluster_decides(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Dynaconf: the module's last line puts an object of its own in Django's place."""
+    conf = types.ModuleType("django.conf")
+    conf.settings = object()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "django.conf", conf)
+    theirs = types.SimpleNamespace(DEBUG=True, MEDIA_ROOT="/home/me", THEME="dark")
+
+    class TakesOver(list[str]):
+        def __iter__(self) -> Any:
+            conf.settings = theirs  # type: ignore[attr-defined]
+            return super().__iter__()
+
+    found = start(INSTALLED_APPS=[], ALLOWED_HOSTS=TakesOver(["localhost"]))
+    assert (theirs.DEBUG, theirs.MEDIA_ROOT, theirs.THEME) == (False, "/srv/blog/media", "dark")
+    assert found["DATABASES"] == theirs.DATABASES
+    assert theirs.ALLOWED_HOSTS == ["localhost", "www.example.com"]
+
+
 def test_other_engine_is_refused(start: Any) -> None:
     """A site that would go on with SQLite is told what to write."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011 -- stands for Django's ImproperlyConfigured
@@ -300,6 +353,31 @@ def test_secret_key(home: Home, start: Any, environment: str, own: str, expected
     """A key from the user's environment stays; one that lies in a repository does not."""
     home.group("all", SITES.replace("domains=", f"environment={environment}, domains="))
     assert start(SECRET_KEY=own)["SECRET_KEY"] == expected
+
+
+def test_key_is_there_before_the_site_reads_it(start: Any) -> None:
+    """Under both usual names: a token that is signed by it is good on all nodes."""
+    seen = start().environment
+    assert (seen["SECRET_KEY"], seen["DJANGO_SECRET_KEY"]) == ("generated", "generated")
+    own = start(SECRET_KEY="generated", JWT={"SIGNING_KEY": "generated"})
+    assert own["JWT"] == {"SIGNING_KEY": "generated"}
+
+
+@pytest.mark.parametrize(
+    ("own", "where"),
+    [
+        ({"JWT": {"SIGNING_KEY": OWN["SECRET_KEY"]}}, "JWT['SIGNING_KEY']"),
+        ({"FIELD_KEYS": [b"x", OWN["SECRET_KEY"].encode()]}, "FIELD_KEYS[1]"),
+    ],
+)
+def test_copy_of_a_replaced_key_is_refused(start: Any, own: dict[str, Any], where: str) -> None:
+    """What was made from another key than the cluster's would differ from node to node."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 -- as below
+        start(**own)
+    assert str(caught.value) == (
+        f"blog.settings: {where} has the SECRET_KEY that is written or made there, which the cluster"
+        ' replaces by its own; write SECRET_KEY = os.environ["SECRET_KEY"] there'
+    )
 
 
 def test_hosts_and_origins(home: Home, start: Any) -> None:

@@ -135,7 +135,13 @@ def _settings(site: SiteSettings, source: Path) -> Iterator[str]:
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
             yield f'no module "{site.settings}" in {project}; {hint}'
         return
-    databases = last_assignments(source, roots, site.settings).get("DATABASES")
+    assigned = last_assignments(source, roots, site.settings)
+    debug, databases = assigned.get("DEBUG"), assigned.get("DATABASES")
+    if debug and isinstance(debug.value, ast.Constant) and debug.value.value:
+        yield (
+            f"{debug.where}: DEBUG is {debug.value.value!r}, so the site takes itself for one in"
+            " development; write DEBUG = False there, or name the module for production here"
+        )
     engine = _engine(databases.value) if databases else ""
     # Also wrappers of Django's own engines are called so: postgresql, postgis.
     if databases and engine and "postg" not in engine:

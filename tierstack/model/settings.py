@@ -47,9 +47,12 @@ class SiteSettings(_Settings):
     domains: Annotated[list[str], Field(min_length=1)] = Field(
         description="Host names under which visitors reach the site; the first one is canonical."
     )
-    environment: dict[str, str] = Field(
+    environment: dict[str, str | None] = Field(
         default_factory=dict,
-        description="Environment variables of the site, set before its settings are imported.",
+        description="Environment variables of the site, set before its settings are imported. Offered"
+        " besides are `DATABASE_URL`, `SECRET_KEY` (also as `DJANGO_SECRET_KEY`), `DEBUG` (`0`) and"
+        " `ALLOWED_HOSTS` (the domains, with commas between); a value here comes first, and `None`"
+        " leaves one out.",
     )
     packages: list[str] = Field(
         default_factory=list, description="Debian packages that the site needs on web hosts."
@@ -143,7 +146,7 @@ class SiteSettings(_Settings):
 
     @field_validator("environment")
     @classmethod
-    def _environment(cls, value: dict[str, str]) -> dict[str, str]:
+    def _environment(cls, value: dict[str, str | None]) -> dict[str, str | None]:
         for name in value:
             if not re.match(r"^[A-Za-z_]\w*$", name):
                 raise ValueError(f'"{name}" is not a variable name; write letters, digits and _')
