@@ -5,6 +5,7 @@ Source: chapter, "Use a separate media server"; lighttpd 1.4 manual, "Configurat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,13 @@ _INERT = (
     "ogg", "ogv", "opus", "pdf", "png", "tif", "tiff", "txt", "wav", "webm", "webp",
 )  # fmt: skip
 INERT = rf"(?i)\.(?:{'|'.join(_INERT)})$"
+
+#: Names that Django gives static files by what is in them. One of digits only may be a date.
+HASHED = r"\.(?=[0-9]*[a-f])[0-9a-f]{12}(?:\.[^/.]+)?$"
+
+#: What lighttpd refuses in a path by its `http-parseopts`: slashes and control characters that are
+#: encoded, and parts that are empty, "." or "..".
+_ODD = r"(?:%(?:2[fF]|[01][0-9a-fA-F]|7[fF])|/(?:\.|%2[eE]){0,2}/|/(?:\.|%2[eE]){1,2}[ ?])"
 
 
 def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
@@ -165,21 +173,9 @@ def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
 
 def files(cluster: Cluster, site: Site) -> dict[str, Any]:
     """Return what a web server needs to know that serves a site's files in a media host's place."""
-    found = _virtual_host(cluster, site)
-    max_age_s = {found["media_url"]: found["media_max_age_s"]}
-    return {
-        "directories": [
-            {
-                "url": alias["url"],
-                "path": alias["directory"],
-                "max_age_s": max_age_s.get(alias["url"], found["static_max_age_s"]),
-            }
-            for alias in found["aliases"]
-        ],
-        "media_url": found["media_url"],
-        "hashed_url": found["static_url"] if found["hashed"] else "",
-        "inert": INERT,
-    }
+    directories = _served(cluster, site)
+    urls = "|".join(directory["url_pattern"].removesuffix("/") for directory in directories)
+    return {"directories": directories, "odd_requests": rf"^\w+ (?:{urls})(?=/)[^ ?]*?{_ODD}"}
 
 
 def _directories(cluster: Cluster) -> list[Directory | File]:
@@ -200,21 +196,40 @@ def _directories(cluster: Cluster) -> list[Directory | File]:
 
 
 def _virtual_host(cluster: Cluster, site: Site) -> dict[str, Any]:
-    media, static = site.settings.media_url, site.settings.static_url
-    directories = {media: site.media_root, static: site.static_root}
     return {
         "hosts": host_pattern(site.settings.domains),
-        # The longer path first: mod_alias takes the first that fits.
-        "aliases": [
-            {"url": url, "directory": directories[url]}
-            for url in sorted(directories, key=lambda url: (-len(url), url))
-        ],
-        "media_url": media,
-        "static_url": static,
-        "media_max_age_s": cluster.settings.media.max_age_s,
-        "static_max_age_s": STATIC_MAX_AGE_S,
-        "hashed": site.settings.hashed_static,
+        "directories": _served(cluster, site),
     }
+
+
+def _served(cluster: Cluster, site: Site) -> list[dict[str, Any]]:
+    """Return a site's directories of files, by URL, and what is said of the files in them."""
+    settings = site.settings
+    found = {
+        settings.media_url: {
+            "path": site.media_root,
+            "max_age_s": cluster.settings.media.max_age_s,
+            "inert_names": INERT,
+            "hashed_names": "",
+        },
+        settings.static_url: {
+            "path": site.static_root,
+            "max_age_s": STATIC_MAX_AGE_S,
+            "inert_names": "",
+            "hashed_names": HASHED if settings.hashed_static else "",
+        },
+    }
+    # The longer URL first: one may lie below the other, and the first that fits counts.
+    urls = sorted(found, key=lambda url: (-len(url), url))
+    return [
+        {
+            **found[url],
+            "url": url,
+            "url_pattern": re.escape(url),
+            "or_else": "else " if url != urls[0] else "",
+        }
+        for url in urls
+    ]
 
 
 def host_pattern(domains: list[str]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.files import assert_no_trick_gets_a_file
 from tests.ladder.conftest import assert_root_files, deployed
 from tests.look import assert_admin_is_whole, assert_pages_are_whole
 from tests.operator import Operator, assert_nothing_changed
@@ -51,6 +52,8 @@ def test_site_is_whole(operator: Operator) -> None:
     )
     assert owner == "example 644"
     assert_root_files(operator)
+    if len(cluster.tier("media")) > 1:
+        assert_no_trick_gets_a_file(operator)
 
 
 def test_every_balancer_lets_visitors_in(operator: Operator) -> None:

@@ -173,6 +173,21 @@ def test_host_line_is_refused(home: Home, change: tuple[str, str], message: str)
         ),
         (
             "all",
+            SITES.replace("domains=", 'static_url="/-/", domains='),
+            'sites[0].static_url: "/-/" leads to no file of a site; write e.g. "/files/"',
+        ),
+        (
+            "all",
+            SITES.replace("domains=", 'media_url="/up/../", domains='),
+            'sites[0].media_url: "/up/../" leads to no file of a site; write e.g. "/files/"',
+        ),
+        (
+            "all",
+            SITES.replace("domains=", 'media_url="/static/", domains='),
+            'sites[0].media_url: "/static/" is static_url as well; write another, e.g. "/uploads/"',
+        ),
+        (
+            "all",
             SITES.replace("domains=", 'replica_alias="default", domains='),
             'sites[0].replica_alias: "default" is not a name for one more database of the site;'
             ' write e.g. "replica"',

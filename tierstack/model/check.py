@@ -104,6 +104,9 @@ def _sites(raw: RawInventory, settings: Settings, mistakes: list[Mistake]) -> tu
         if site.name in _RESERVED_NAMES or site.name.startswith("pg-"):
             what = f'"{site.name}" belongs to the system or to PostgreSQL; choose another'
             mistakes.append(Mistake(f"{where}.name", what))
+        if site.media_url == site.static_url:
+            what = f'"{site.media_url}" is static_url as well; write another, e.g. "/uploads/"'
+            mistakes.append(Mistake(f"{where}.media_url", what))
         source = _source(raw, site)
         _check_source(site, source, where, mistakes)
         sites.append(Site(settings=site, source=source, uid=FIRST_SITE_UID + index))

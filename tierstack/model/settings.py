@@ -111,6 +111,13 @@ class SiteSettings(_Settings):
             )
         return value
 
+    @field_validator("media_url", "static_url")
+    @classmethod
+    def _file_url(cls, value: str) -> str:
+        if "/." in value or value.startswith("/-/"):
+            raise ValueError(f'"{value}" leads to no file of a site; write e.g. "/files/"')
+        return value
+
     @field_validator("domains")
     @classmethod
     def _domains(cls, value: list[str]) -> list[str]:
