@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from roles.web.settings import DOOR, ROOM
 from tierstack import hosts
-from tierstack.model import UNITS, Cluster, Host, Opening
+from tierstack.model import UNITS, Cluster, Host, Opening, Site
 from tierstack.model.identity import ID, NOTE, irreplaceable
 from tierstack.model.plan import Rules
+from tierstack.model.preflight import HAVE_ACCOUNTS
 from tierstack.operations.config import Directory, File, Unit, config, template
 from tierstack.operations.new_connection import over_new_connection
 from tierstack.operations.packages import packages
@@ -73,7 +75,7 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     )
     # Accounts and kernel settings first: files of the tiers belong to these accounts, and
     # programs bind to the cluster address.
-    sites = cluster.sites if {"web", "media", "storage"} & set(host.tiers) else ()
+    sites = cluster.sites if HAVE_ACCOUNTS & set(host.tiers) else ()
     config(
         name="Accounts, kernel settings and journal limits are in place",
         stamp="base",
@@ -85,7 +87,13 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             ),
             File(
                 "/etc/tmpfiles.d/tierstack.conf",
-                template("base/etc/tmpfiles.d/tierstack.conf.j2", sites=sites),
+                template(
+                    "base/etc/tmpfiles.d/tierstack.conf.j2",
+                    sites=sites,
+                    # Whoever can open one can hold all requests back: root, and whose they are.
+                    doors=(DOOR, ROOM) if "web" in host.tiers else (),
+                    doors_group=cluster.sites[0].account,
+                ),
             ),
             File(
                 "/etc/sysctl.d/60-tierstack.conf",
@@ -104,6 +112,7 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             ),
         ],
         then="systemd-sysusers /etc/sysusers.d/tierstack.conf"
+        f"{''.join(_account_is_ours(site) for site in sites)}"
         " && systemd-tmpfiles --create /etc/tmpfiles.d/tierstack.conf"
         " && sysctl -q -e -p /etc/sysctl.d/60-tierstack.conf",
         units=[
@@ -136,6 +145,21 @@ def _note(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             stamp="cluster",
             entries=[File(NOTE, (json.dumps(note, indent=4) + "\n").encode(), mode="600")],
         )
+
+
+def _account_is_ours(site: Site) -> str:
+    """
+    Return a shell command's tail that fails where somebody else has an account of a site's name.
+
+    systemd-sysusers takes what is there without a word: a package of this run may have made it, after
+    the host was looked at.
+    """
+    name = site.account
+    return (
+        f" && {{ getent passwd {name} | grep -q ':{site.home}:[^:]*$' ||"
+        f" {{ echo 'its account {name} is not the one of the site {name}, as this tells:';"
+        f" getent passwd {name}; echo 'choose another name for the site'; exit 1; }}; }}"
+    )
 
 
 def close(cluster: Cluster, host: Host) -> None:

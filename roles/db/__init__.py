@@ -35,9 +35,6 @@ from tierstack.secrets import Secrets
 
 __all__ = ["answers", "deploy", "drop_removed", "passwords", "retire", "survey"]
 
-#: Names of roles and databases that PostgreSQL brings.
-_RESERVED = ("postgres", "template0", "template1", "public")
-
 _CONFIGURED = "PostgreSQL runs with its settings, access rules and certificate"
 
 
@@ -174,10 +171,6 @@ def retire(host: Host) -> None:
 def _roles(cluster: Cluster, secrets: Secrets) -> list[Role]:
     key_of = {REPLICATION_ROLE: "cluster.replication_password"}
     for site in cluster.sites:
-        if site.database in key_of or site.database.startswith("pg_") or site.database in _RESERVED:
-            raise PyinfraError(
-                f'sites: the name "{site.name}" belongs to PostgreSQL; choose another'
-            )
         key_of[site.database] = f"sites.{site.name}.database_password"
     try:
         for key in key_of.values():

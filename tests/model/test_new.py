@@ -49,8 +49,7 @@ def test_directory_is_made_and_says_what_is_left(tmp_path: Path) -> None:
             for line in [
                 *HOSTS_LEFT,
                 "sites[0].domains: is empty; write at least one",
-                "sites[0].name: '' does not fit; Short name, e.g. `shop`: account, database and"
-                " directories are called so.",
+                'sites[0].name: is empty; write a short one, e.g. "shop"',
                 'sites[0].settings: "" is not a Python module; write e.g. "mysite.settings"',
                 'sites[0].source: is empty; write where your project lies, e.g. "/home/you/shop"',
                 *WEB_LEFT,

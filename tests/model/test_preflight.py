@@ -35,7 +35,7 @@ def said(cluster: Cluster, name: str, **different: Any) -> dict[str, Any]:
         "machine": f"machine of {name}",
         "ports": [],
         "silent": [],
-        "accounts": {},
+        "accounts": {"users": [], "groups": []},
         "note": {},
         "stamps": [],
         "ca": "",
@@ -50,6 +50,11 @@ def refused(cluster: Cluster, name: str, **different: Any) -> list[str]:
     answers = {host.name: said(cluster, host.name) for host in cluster.hosts}
     answers[name] |= different
     return [str(mistake) for mistake in judge(cluster, answers)]
+
+
+def user(name: str, number: int, home: str = "/", *more: str, ours: bool = False) -> dict[str, Any]:
+    """Return what a host says of an account; `more` are groups beside its own."""
+    return {"name": name, "number": number, "home": home, "groups": [name, *more], "ours": ours}
 
 
 def disks(cluster: Cluster, name: str, **different: Any) -> dict[str, Any]:
@@ -119,14 +124,32 @@ def test_host_is_asked_for_what_it_will_need(home: Home) -> None:
             " look at routes and at firewalls between them, e.g. by: ip route get 10.0.0.21",
         ),
         (
-            {"accounts": {"blog": 1003}},
+            {"accounts": {"users": [user("blog", 1003, "/srv/blog", ours=True)], "groups": []}},
             "web2: its account blog has the number 1003, and files on the share belong to 5800;"
             " type on it: usermod -u 5800 blog && groupmod -g 5800 blog",
         ),
         (
-            {"accounts": {"jane": 5800}},
+            {"accounts": {"users": [user("jane", 5800)], "groups": []}},
             "web2: its account jane has the number 5800, which on the share is blog; give jane"
             " another one: usermod -u NUMBER jane",
+        ),
+        (
+            {"accounts": {"users": [user("blog", 1003, "/home/blog", "sudo")], "groups": []}},
+            "web2: its account blog is there already and not ours (number 1003, home /home/blog, groups"
+            " blog, sudo), and the site would have its rights; choose another name for the site, or if"
+            " nobody needs the account, type on it: userdel blog",
+        ),
+        (
+            {"accounts": {"users": [user("blog", 5800, "/srv/blog", "sudo")], "groups": []}},
+            "web2: its account blog is there already and not ours (number 5800, home /srv/blog, groups"
+            " blog, sudo), and the site would have its rights; choose another name for the site, or if"
+            " nobody needs the account, type on it: userdel blog",
+        ),
+        (
+            {"accounts": {"users": [], "groups": [{"name": "blog", "number": 1007}]}},
+            "web2: its group blog is there already and not ours (number 1007), and the site would have"
+            " its rights; choose another name for the site, or if nobody needs the group, type on it:"
+            " groupdel blog",
         ),
         (
             {"packages": {**PACKAGES, "unknown": ["apache2"]}},

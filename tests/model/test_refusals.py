@@ -9,6 +9,7 @@ import pytest
 
 from tests.model.conftest import HOSTS, SITES, Home, pyinfra
 from tierstack.inventory import CHECKOUT
+from tierstack.model.names import owner_of_site_name
 
 ONE = "prod.py: 1 error, no host was touched"
 
@@ -73,6 +74,24 @@ def test_right_inventory_is_accepted(home: Home) -> None:
         (
             ('("lb1"', '("LB_1"'),
             'balancer[0]: "LB_1" is not a host name; write small letters, digits, hyphens and dots',
+        ),
+        (
+            ('("lb1"', '("web"'),
+            'balancer[0]: "web" is a tier, and no name for a host; write another, e.g. "web1"',
+        ),
+        (
+            ('("lb1"', '("all"'),
+            'balancer[0]: "all" is the group of all hosts, and no name for a host; write another, e.g.'
+            ' "all1"',
+        ),
+        (
+            ('("lb1"', '("prod"'),
+            'balancer[0]: "prod" is this inventory, and no name for a host; write another, e.g. "prod1"',
+        ),
+        (
+            ('("lb1"', '("localhost.localdomain"'),
+            'balancer[0]: "localhost.localdomain" is every host\'s name for itself, and no name for a'
+            ' host; write another, e.g. "localhost1"',
         ),
         (
             ("    web = [", "    wbe = [], []\n    web = ["),
@@ -200,7 +219,20 @@ def test_host_line_is_refused(home: Home, change: tuple[str, str], message: str)
         (
             "all",
             SITES.replace('name="blog"', 'name="postgres"'),
-            'sites[0].name: "postgres" belongs to the system or to PostgreSQL; choose another',
+            'sites[0].name: "postgres" belongs to PostgreSQL, and the site\'s account and database are'
+            ' called as the site is; choose another, e.g. "postgres-site"',
+        ),
+        (
+            "all",
+            SITES.replace('name="blog"', 'name="shadow"'),
+            'sites[0].name: "shadow" belongs to Debian, and the site\'s account and database are'
+            ' called as the site is; choose another, e.g. "shadow-site"',
+        ),
+        (
+            "all",
+            SITES.replace('name="blog"', 'name="My Shop"'),
+            'sites[0].name: "My Shop" is not a name for a site; write 1 to 24 small letters, digits and'
+            ' hyphens, a letter first, e.g. "my-shop"',
         ),
         (
             "balancer",
@@ -606,3 +638,22 @@ def test_options_that_hide_a_failure_are_refused(home: Home, options: list[str],
     assert done.returncode == 1
     assert said in done.stderr
     assert "Connecting to hosts" not in done.stderr
+
+
+def test_names_of_debian_postgresql_and_the_cluster_are_no_names_for_a_site() -> None:
+    """A site may not have the account, the group, the role or the database of somebody else."""
+    debian = ("adm", "disk", "sudo", "shadow", "users", "staff", "www-data", "systemd-network")
+    others = (
+        "haproxy",
+        "memcache",
+        "sshd",
+        "none",
+        "public",
+        "pg-monitor",
+        "template1",
+        "tierstack-x",
+    )
+    assert all(owner_of_site_name(name) for name in (*debian, *others))
+    assert not any(
+        owner_of_site_name(name) for name in ("shop", "blog", "user", "pgadmin", "example")
+    )

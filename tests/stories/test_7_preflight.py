@@ -34,7 +34,7 @@ FAULTS = {
     "early": "{{ apt-get -qq install -y faketime || {{ apt-get -qq update && apt-get -qq install -y faketime; }}; }} >/dev/null"
     " && printf '#!/bin/sh\\nexec faketime -f +3600 /usr/bin/python3 \"$@\"\\n' > /usr/local/bin/python3"
     " && chmod 755 /usr/local/bin/python3",
-    "lost": "ip route add blackhole {small}",
+    "lost": "ip route add blackhole {small} && useradd -m -G sudo example",
     "full": "mount -t tmpfs -o size=2g,nr_inodes=100,noexec none /srv",
     "small": "mkdir -p /var/lib/postgresql && mount -t tmpfs -o size=64m none /var/lib/postgresql",
     "closed": "useradd -m ops && cp -r .ssh /home/ops && chown -R ops /home/ops",
@@ -74,7 +74,7 @@ media = dict(share="sshfs")
 """
 
 EXPECTED = """\
-wrong.py: 18 errors, no host was changed
+wrong.py: 19 errors, no host was changed
   balancer.https_port: 443 is taken on front by python3 (squatter.service); type there: systemctl disable --now squatter.service, or write another port
   bare: has no python3; type on it: apt-get install python3
   cache[1].address: {subnet}.99 is not an address of moved, which has {moved}; write the one by which the other hosts reach it
@@ -85,6 +85,7 @@ wrong.py: 18 errors, no host was changed
   full: /srv has 99 inodes free, and the deploy needs 20000 (releases); delete something there, or give it a larger disk
   full: /srv is mounted noexec, and sites' Python modules are loaded from there; take noexec out of its line in /etc/fstab, and type: mount -o remount,exec /srv
   keyed: sudo does not take the password of its line; correct it, or where /tmp is mounted noexec, which keeps sudo from asking for it, write "_temp_dir": "/var/tmp" beside it
+  lost: its account example is there already and not ours (number 1000, home /home/example, groups example, sudo), and the site would have its rights; choose another name for the site, or if nobody needs the account, type on it: userdel example
   lost: does not reach small: {small} answers neither ping nor TCP on port 22 or 5432; look at routes and at firewalls between them, e.g. by: ip route get {small}
   offline: its package source http://127.0.0.1:9/debian/dists/bookworm/InRelease cannot be read (Could not connect to 127.0.0.1:9 (127.0.0.1). - connect (111: Connection refused)); correct it in /etc/apt, or let the host out to it
   old: runs Debian GNU/Linux 11 (bullseye), which is not supported; install Debian 12 (bookworm) on it

@@ -16,18 +16,11 @@ from tierstack.model.cluster import (
     with_implied_tiers,
 )
 from tierstack.model.errors import InventoryError, Mistake
+from tierstack.model.names import owner_of_site_name
 from tierstack.model.ports import check_ports
 from tierstack.model.raw import RawInventory
 from tierstack.model.settings import Settings, SiteSettings
 from tierstack.model.sizing import check_capacity
-
-#: Accounts and databases that Debian, PostgreSQL or the cluster itself has.
-_RESERVED_NAMES = frozenset({
-    "root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp",
-    "proxy", "www-data", "backup", "list", "irc", "nobody", "messagebus", "sshd", "postgres",
-    "memcache", "haproxy", "template0", "template1", "public", "tierstack",
-    "tierstack-replication",
-})  # fmt: skip
 
 
 def check(raw: RawInventory) -> Cluster:
@@ -101,8 +94,11 @@ def _sites(raw: RawInventory, settings: Settings, mistakes: list[Mistake]) -> tu
         mistakes.append(Mistake("sites", "more than one site is not supported yet; write one"))
     for index, site in enumerate(settings.sites):
         where = f"sites[{index}]"
-        if site.name in _RESERVED_NAMES or site.name.startswith("pg-"):
-            what = f'"{site.name}" belongs to the system or to PostgreSQL; choose another'
+        if owner := owner_of_site_name(site.name):
+            what = (
+                f'"{site.name}" belongs to {owner}, and the site\'s account and database are called'
+                f' as the site is; choose another, e.g. "{site.name[:19]}-site"'
+            )
             mistakes.append(Mistake(f"{where}.name", what))
         if site.media_url == site.static_url:
             what = f'"{site.media_url}" is static_url as well; write another, e.g. "/uploads/"'

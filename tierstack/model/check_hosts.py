@@ -10,6 +10,7 @@ from typing import Any
 
 from tierstack.model.cluster import TIERS, Host
 from tierstack.model.errors import Mistake
+from tierstack.model.names import owner_of_host_name
 from tierstack.model.raw import RawInventory, nearest, validate
 from tierstack.model.settings import HostSettings
 
@@ -47,6 +48,10 @@ def check_hosts(raw: RawInventory, mistakes: list[Mistake]) -> tuple[Host, ...]:
             if parsed is None:
                 continue
             name, data = parsed
+            if owner := owner_of_host_name(name, TIERS, raw.file.stem):
+                what = f'"{name}" is {owner}, and no name for a host; write another, e.g. "{name.partition(".")[0]}1"'
+                mistakes.append(Mistake(where, what))
+                continue
             known = lines_of.setdefault(name, [])
             if any(other.tier == group for other in known):
                 mistakes.append(

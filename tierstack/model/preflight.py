@@ -30,6 +30,9 @@ _WAL_MB = 1024
 #: What is executed from /srv, or loaded: a site's Python modules in C.
 _EXECUTED = "/srv"
 
+#: Tiers on whose hosts a site's account owns files or processes.
+HAVE_ACCOUNTS = frozenset({"web", "media", "storage"})
+
 _Answer = Mapping[str, Any] | str
 
 
@@ -83,12 +86,17 @@ def _peers(cluster: Cluster, host: Host, asked: Collection[str]) -> dict[str, di
 
 
 def _accounts(cluster: Cluster, host: Host) -> dict[str, int]:
-    """Return the accounts whose numbers must be ours: over NFS, owners travel as numbers."""
-    shares = host == cluster.exporter or cluster.mounts_share(host)
-    shares = shares or (cluster.exporter is not None and host in cluster.home_candidates)
-    if not shares or cluster.settings.media.share != "nfs":
+    """Return the accounts that a host gets, and their groups, by number."""
+    if not HAVE_ACCOUNTS & set(host.tiers):
         return {}
     return {site.account: site.uid for site in cluster.sites}
+
+
+def _numbers_travel(cluster: Cluster, host: Host) -> bool:
+    """Return whether the numbers of accounts must be ours: over NFS, owners travel as numbers."""
+    shares = host == cluster.exporter or cluster.mounts_share(host)
+    shares = shares or (cluster.exporter is not None and host in cluster.home_candidates)
+    return shares and cluster.settings.media.share == "nfs"
 
 
 def clock_offset_s(said: tuple[float, float], ours: tuple[float, float]) -> float:
@@ -165,6 +173,7 @@ def judge(cluster: Cluster, answers: Mapping[str, _Answer], start_empty: str = "
             *_disks(cluster, host, said),
             *judge_ports(cluster, host, said),
             *_packages(cluster, host, said),
+            *_foreign_accounts(cluster, host, said),
             *_numbers(cluster, host, said),
             *(_way(cluster, host, peer) for peer in said["silent"] if peer not in lost),
         ]
@@ -316,16 +325,53 @@ def _packages(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Iterator
         yield Mistake(host.name, what)
 
 
+def _foreign_accounts(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Refuse an account or a group of a site's name that is not ours: the site would have its rights."""
+    users, groups = said["accounts"]["users"], said["accounts"]["groups"]
+    choose = (
+        "and the site would have its rights; choose another name for the site, or if nobody needs"
+    )
+    for user in users:
+        name = user["name"]
+        if _is_foreign(cluster, user):
+            what = (
+                f"its account {name} is there already and not ours (number {user['number']}, home"
+                f" {user['home']}, groups {', '.join(user['groups'])}), {choose} the account, type on"
+                f" it: userdel {name}"
+            )
+            yield Mistake(host.name, what)
+    ours = _accounts(cluster, host)
+    for group in groups:
+        name, number = group["name"], group["number"]
+        if name in ours and number != ours[name] and name not in {user["name"] for user in users}:
+            what = (
+                f"its group {name} is there already and not ours (number {number}), {choose} the group,"
+                f" type on it: groupdel {name}"
+            )
+            yield Mistake(host.name, what)
+
+
+def _is_foreign(cluster: Cluster, user: Mapping[str, Any]) -> bool:
+    """Return whether an account is called as a site's and is another; ours may have got more groups."""
+    more = user["groups"] != [user["name"]] and not user["ours"]
+    sites = [site for site in cluster.sites if site.account == user["name"]]
+    return any(more or user["home"] != site.home for site in sites)
+
+
 def _numbers(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Iterator[Mistake]:
+    if not _numbers_travel(cluster, host):
+        return
+    users = [user for user in said["accounts"]["users"] if not _is_foreign(cluster, user)]
+    numbers = {user["name"]: user["number"] for user in users}
     for account, number in _accounts(cluster, host).items():
-        own = said["accounts"].get(account, number)
+        own = numbers.get(account, number)
         if own != number:
             yield Mistake(
                 host.name,
                 f"its account {account} has the number {own}, and files on the share belong to {number};"
                 f" type on it: usermod -u {number} {account} && groupmod -g {number} {account}",
             )
-        for other in (name for name, uid in said["accounts"].items() if uid == number):
+        for other in (name for name, uid in numbers.items() if uid == number):
             if other != account:
                 yield Mistake(
                     host.name,

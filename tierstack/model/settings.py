@@ -18,6 +18,8 @@ _DOMAIN = re.compile(
     r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 )
 _DEBIAN_PACKAGE = re.compile(r"^[a-z0-9][a-z0-9+.-]+$")
+#: Less than what useradd(8) and sysusers.d(5) take, so that PostgreSQL, systemd and paths take it, too.
+_SITE_NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
 _MODULE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
 _OUTGOING = re.compile(r"(tcp|udp) (\d+)( to ([^\s%]+))?", re.ASCII)
 
@@ -29,8 +31,10 @@ class _Settings(BaseModel):
 class SiteSettings(_Settings):
     """One Django site. `sites` in `group_data/all.py` is a list of these."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,23}$")] = Field(
-        description="Short name, e.g. `shop`: account, database and directories are called so."
+    name: str = Field(
+        description="Short name, e.g. `shop`: account, database and directories are called so. 1 to 24"
+        " small letters, digits and hyphens, a letter first; names that Debian or PostgreSQL has are"
+        " refused."
     )
     source: str = Field(
         description="Directory of the project, absolute or relative to the directory that holds `group_data/`."
@@ -94,6 +98,19 @@ class SiteSettings(_Settings):
     engine: Literal["mod_python"] = Field(
         default="mod_python", description="What runs the site on a web host."
     )
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not value:
+            raise ValueError('is empty; write a short one, e.g. "shop"')
+        if not _SITE_NAME.fullmatch(value):
+            example = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-").lstrip("-0123456789")
+            raise ValueError(
+                f'"{value}" is not a name for a site; write 1 to 24 small letters, digits and hyphens,'
+                f' a letter first, e.g. "{example[:24].rstrip("-") or "shop"}"'
+            )
+        return value
 
     @field_validator("source")
     @classmethod

@@ -6,6 +6,7 @@ cache is written. It also runs on systems that are refused, so it is plain Pytho
 
 import errno
 import glob
+import grp
 import json
 import os
 import pwd
@@ -175,12 +176,36 @@ def media(site, path):
 
 
 def accounts(wanted):
-    """Return the accounts that have one of these names or numbers, as names to numbers."""
-    return {
-        account.pw_name: account.pw_uid
-        for account in pwd.getpwall()
-        if account.pw_name in wanted or account.pw_uid in wanted.values()
-    }
+    """
+    Return the accounts and the groups that have one of these names or numbers.
+
+    Args:
+        wanted: name to number, of an account and of its group.
+    """
+    ours = read("/etc/sysusers.d/tierstack.conf").splitlines()
+    found = {"users": [], "groups": []}
+    for user in pwd.getpwall():
+        if user.pw_name in wanted or user.pw_uid in wanted.values():
+            found["users"].append(
+                {
+                    "name": user.pw_name,
+                    "number": user.pw_uid,
+                    "home": user.pw_dir,
+                    "groups": groups_of(user),
+                    "ours": any(line.split()[:2] == ["u", user.pw_name] for line in ours),
+                }
+            )
+    for group in grp.getgrall():
+        if group.gr_name in wanted or group.gr_gid in wanted.values():
+            found["groups"].append({"name": group.gr_name, "number": group.gr_gid})
+    return found
+
+
+def groups_of(user):
+    """Return the names of an account's groups, its primary one first."""
+    found = [group for group in grp.getgrall() if group.gr_gid == user.pw_gid]
+    found += [group for group in grp.getgrall() if user.pw_name in group.gr_mem]
+    return list(dict.fromkeys(group.gr_name for group in found))
 
 
 def holders(wanted):
