@@ -155,9 +155,7 @@ def surveyed_cluster(
     # Last, as a run that is refused anyway has no need of it, and would find its own lock on a host
     # that it has reached under two names.
     if not mistakes and not isinstance(ctx_state.get(), Rehearsal):
-        for name, who in lock_out_others(hosts).items():
-            what = f"another run has it: {who}; wait for its end, or end it"
-            mistakes.append(Mistake(name, what))
+        mistakes += [Mistake(name, why) for name, why in lock_out_others(hosts).items()]
     if mistakes:
         shown = InventoryError(declared.inventory.name, mistakes).message()
         raise PyinfraError(shown.replace("no host was touched", "no host was changed"))

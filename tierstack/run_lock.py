@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from paramiko import SSHException
 from pyinfra import state
 from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
@@ -28,31 +29,8 @@ from tierstack.engine import connector_arguments
 
 _HEARTBEAT_S = 10.0
 
-#: Runs on the host: says "ours", or who has the lock; keeps it until its input ends or falls silent.
-_HOLDER = """
-import fcntl, os, select, sys, time
-os.makedirs("/run/tierstack", exist_ok=True)
-lock = open("/run/tierstack/run.lock", "a+")
-tries = 0
-while True:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        break
-    except BlockingIOError:
-        # A run that has just ended is still on its way out; one that has fallen silent is let go.
-        if tries > 15 and time.time() - os.fstat(lock.fileno()).st_mtime < 15:
-            lock.seek(0)
-            print("held " + lock.read(), flush=True)
-            sys.exit()
-        tries += 1
-        time.sleep(0.2)
-lock.truncate(0)
-lock.write(sys.argv[1])
-lock.flush()
-print("ours", flush=True)
-while select.select([0], [], [], 45)[0] and os.read(0, 99):
-    os.utime(lock.fileno())
-"""
+#: Given as an argument: its standard input is what tells it that the run lives.
+_HOLDER = (Path(__file__).parent / "operations" / "lock_agent.py").read_text(encoding="utf-8")
 
 #: Connections that hold a lock; they end with this process.
 _held: list[Any] = []
@@ -63,7 +41,7 @@ def lock_out_others(hosts: list[Host]) -> dict[str, str]:
     Take the lock of each host for as long as this process lives.
 
     Returns:
-        By host name, who has the lock of a host that could not be taken, and since when.
+        By host name, why the lock of a host could not be taken. Without it, nothing may be changed.
     """
     asked = {host.name: gevent.spawn(_lock, host) for host in hosts}
     answers = {name: greenlet.get() for name, greenlet in asked.items()}
@@ -74,7 +52,7 @@ def lock_out_others(hosts: list[Host]) -> dict[str, str]:
 def _lock(host: Host) -> str:
     client = getattr(host.connector, "client", None)
     if client is None:
-        return ""  # Not an SSH connection: the controller's own machine.
+        return refusal("", "it is not reached by SSH")
     with ctx_host.use(host):
         how = connector_arguments(host)
     # The connector's own part, which is done here: the command is to go on while we go on.
@@ -82,11 +60,34 @@ def _lock(host: Host) -> str:
         how.pop(handled, None)
     command = StringCommand(shlex.join(["python3", "-c", _HOLDER, _me()]))
     text = make_unix_command_for_host(state, host, command, **how).get_raw_value()
-    channels = client.exec_command(text, timeout=60)
-    answer = channels[1].readline().strip()
+    try:
+        channels = client.exec_command(text, timeout=60)
+        answer = channels[1].readline().strip()
+        if answer == "ours":
+            _held.append(channels)
+        said = "" if answer else channels[2].read().decode(errors="replace")
+    except (OSError, EOFError, SSHException) as error:
+        answer, said = "", str(error) or "no answer within 60 s"
+    return refusal(answer, said)
+
+
+def refusal(answer: str, said: str) -> str:
+    """
+    Return why a run may not begin on a host, "" if it has given its lock.
+
+    Args:
+        answer: what `lock_agent.py` has answered.
+        said: what else was said, e.g. why it could not be run.
+    """
     if answer == "ours":
-        _held.append(channels)
-    return str(answer.removeprefix("held ")) if answer.startswith("held ") else ""
+        return ""
+    if answer.startswith("held "):
+        return f"another run has it: {answer.removeprefix('held ')}; wait for its end, or end it"
+    last = (["it says nothing", *said.strip().splitlines()])[-1]
+    return (
+        f"its lock cannot be taken ({last}), and without it two runs might meet there; look whether"
+        " python3 works on it and /run has room, and try again"
+    )
 
 
 def _beat() -> None:

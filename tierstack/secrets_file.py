@@ -119,7 +119,10 @@ def write_file(file: Path, values: Mapping[str, str | Command]) -> None:
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
     """Hold the file's lock: two runs at once must not each make a password of their own."""
-    with file.with_name(f".{file.name}.lock").open("w") as lock:
+    # Whoever can open it can hold it.
+    path = file.with_name(f".{file.name}.lock")
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
+        path.chmod(0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

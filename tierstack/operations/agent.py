@@ -24,7 +24,8 @@ import sys
 import tempfile
 
 STAMPS = "/var/lib/tierstack"
-LOCK = "/run/tierstack/work.lock"
+#: In a directory of root's alone: whoever can open a lock can hold it.
+LOCK = "/run/tierstack/locks/work"
 
 
 def main(request):
@@ -36,7 +37,7 @@ def main(request):
     if request["verb"] == "read":
         print(json.dumps({"known": os.path.isdir(STAMPS), "contents": contents(request["paths"])}))
         return 0
-    os.makedirs(os.path.dirname(LOCK), exist_ok=True)
+    os.makedirs(os.path.dirname(LOCK), mode=0o700, exist_ok=True)
     # What a run that was cut off has left at work here ends first; the lock ends with it.
     with open(LOCK, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

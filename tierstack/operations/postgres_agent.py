@@ -37,6 +37,8 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
+#: In a directory of root's alone: whoever can open a lock can hold it.
+LOCK = Path("/run/tierstack/locks/postgresql")
 BIN = Path("/usr/lib/postgresql/15/bin")
 DATA = Path("/var/lib/postgresql/15/main")
 STAGE = DATA.parent / ".tierstack-new"
@@ -349,7 +351,7 @@ def make(request):
     the request names.
     """
     # A first run whose controller has died may still be at it: wait for it, then look again.
-    with Path("/run/tierstack-postgresql.lock").open("w") as lock:
+    with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         clear()
         try:
