@@ -9,7 +9,7 @@ from functools import partial
 import pyinfra
 from gevent.lock import RLock
 
-from roles.web.settings import manage_program, settings_module, wsgi_module
+from roles.web.settings import manage_module, manage_program, settings_module, wsgi_module
 from tierstack.model import Cluster, Host, Site
 from tierstack.model.release import Release, Source, pack, release_of
 from tierstack.operations.config import Directory, Entry, File, config, template
@@ -99,6 +99,7 @@ def _modules(
     return {
         "tierstack_settings.py": settings_module(cluster, host, site, this, secrets),
         "tierstack_wsgi.py": wsgi_module(cluster, host, site, this),
+        "tierstack_manage.py": manage_module(),
         "manage": manage_program(site, this, folder),
     }
 

@@ -9,6 +9,7 @@ from roles.web.health import HEALTH_PATH
 from tierstack.model import Cluster, Host, Site
 from tierstack.model.release import Release
 from tierstack.operations.config import template
+from tierstack.operations.remote import source_of
 from tierstack.secrets import Secrets
 
 CA_FILE = "/etc/tierstack/cluster-ca.pem"
@@ -168,7 +169,7 @@ def wsgi_module(cluster: Cluster, host: Host, site: Site, release: Release) -> b
 
 
 def manage_program(site: Site, release: Release, folder: str) -> bytes:
-    """Return the shell script that runs manage.py with the settings of a directory."""
+    """Return the shell script that runs a management command with the settings of a directory."""
     path = [folder, release.project(site), release.source]
     return template(
         "web/etc/tierstack/sites/site/manage.j2",
@@ -176,7 +177,13 @@ def manage_program(site: Site, release: Release, folder: str) -> bytes:
         python_path=shlex.quote(":".join(dict.fromkeys(path))),
         project=shlex.quote(release.project(site)),
         python=shlex.quote(f"{release.venv}/bin/python"),
+        program=shlex.quote(f"{folder}/tierstack_manage.py"),
     )
+
+
+def manage_module() -> bytes:
+    """Return `tierstack_manage.py`: a management command, whatever the site's manage.py does."""
+    return source_of("manage_site.py").encode()
 
 
 def upload_bytes(cluster: Cluster) -> int:

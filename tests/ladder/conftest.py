@@ -45,9 +45,20 @@ def deployed(home: Path, arrangement: str, kind: type[Somebody]) -> Iterator[Som
         somebody = kind.at(home / f"{arrangement}.py")
         somebody.edit("../../example", "example", "group_data/all.py")
         _put_files_at_the_root(somebody)
+        _take_an_environment(somebody)
         with somebody.fresh_hosts():
             somebody.deploy_well()
             yield somebody
+
+
+def _take_an_environment(somebody: Operator) -> None:
+    """Have manage.py look for the name of an environment in its first argument."""
+    somebody.edit(
+        '    """Run administrative tasks."""\n',
+        '    if sys.argv[1] != "development":\n'
+        '        sys.exit(f"{sys.argv[1]} is no environment")\n    del sys.argv[1]\n',
+        "example/manage.py",
+    )
 
 
 def _put_files_at_the_root(somebody: Operator) -> None:

@@ -54,6 +54,17 @@ def _move_into_subfolder(somebody: Operator) -> None:
     somebody.edit(
         'source="example",', 'source="example",\n        project="src",', "group_data/all.py"
     )
+    # manage.py is for development, whatever the environment says; and so is its database.
+    somebody.edit(
+        'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")',
+        'os.environ["DJANGO_SETTINGS_MODULE"] = "mysite.development"',
+        "example/src/manage.py",
+    )
+    (root / "src" / "mysite" / "development.py").write_text(
+        "from mysite.settings import *\n\n"
+        'DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}\n',
+        encoding="utf-8",
+    )
 
 
 def _toml(text: str) -> str:

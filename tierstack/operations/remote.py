@@ -36,7 +36,7 @@ def program(file: str, request: dict[str, Any]) -> str:
         file: a file beside this one; its `main(request)` returns the exit status, or None for 0.
         request: what it is asked, as JSON can say it.
     """
-    return f"{_source(file)}\nsys.exit(main(json.loads({json.dumps(request)!r})))\n"
+    return f"{source_of(file)}\nsys.exit(main(json.loads({json.dumps(request)!r})))\n"
 
 
 def run(file: str, request: dict[str, Any], effect: Effect) -> Foreseen:
@@ -111,7 +111,8 @@ def at_once(calls: Iterable[Callable[[], object]]) -> None:
 
 
 @cache
-def _source(file: str) -> str:
+def source_of(file: str) -> str:
+    """Return the text of a program of ours that runs on hosts, by its name in this directory."""
     return (Path(__file__).parent / file).read_text(encoding="utf-8")
 
 
