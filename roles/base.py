@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from roles.web.settings import DOOR, ROOM
 from tierstack import hosts
@@ -44,6 +44,8 @@ _MOUNT_PACKAGES = {"nfs": ("nfs-common",), "sshfs": ("sshfs",)}
 _MAY_LEAVE = ("balancer", "web", "cache", "media")
 
 _FIREWALL = "/usr/local/lib/tierstack/firewall"
+#: The rules that were kept last, which are loaded at boot. In /etc, which is there before any mount.
+_GOOD_RULES = "/etc/tierstack/nftables.good"
 
 #: Directories that lsyncd may watch; the kernel takes 1 KiB for each that it does.
 _WATCHES = 1048576
@@ -132,6 +134,7 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     wanted, outdated = _rules(cluster, host), _outdated(cluster, host)
     _firewall(
         "Firewall lets through what the flows name",
+        host,
         {chain: [*wanted[chain], *outdated[chain]] for chain in wanted},
     )
 
@@ -165,7 +168,7 @@ def _account_is_ours(site: Site) -> str:
 def close(cluster: Cluster, host: Host) -> None:
     """Close, at the end of a good run, what earlier inventories had opened, and stop what they ran."""
     if any(_outdated(cluster, host).values()):
-        _firewall("Firewall lets nothing else through", _rules(cluster, host))
+        _firewall("Firewall lets nothing else through", host, _rules(cluster, host))
     left = [tier for tier in _MAY_LEAVE if tier not in host.tiers]
     there = [tier for tier in left if tier in hosts.facts(host.name)["stamps"]]
     if there:
@@ -175,7 +178,29 @@ def close(cluster: Cluster, host: Host) -> None:
         )
 
 
-def _firewall(name: str, rules: _Chains) -> None:
+def _load_rules(ssh_ports: Collection[int]) -> str:
+    """
+    Return the command by which systemd loads the rules that were kept last.
+
+    Where they are missing or broken it fails, and lets in nothing but SSH: nobody is locked out, and
+    nothing is open that should not be. The command needs no other file of ours.
+    """
+    closed = (
+        "table inet tierstack; delete table inet tierstack; table inet tierstack { chain input {"
+        " type filter hook input priority filter; policy drop; ct state established,related accept;"
+        " iif lo accept; meta l4proto { icmp, ipv6-icmp } accept; udp sport 67 udp dport 68 accept;"
+        " udp sport 547 udp dport 546 accept;"
+        f" tcp dport {{ {', '.join(map(str, sorted(ssh_ports)))} }} accept; }}; }}"
+    )
+    return (
+        f"/bin/sh -c \"nft -f {_GOOD_RULES} || {{ nft '{closed}';"
+        f" echo '{_GOOD_RULES} cannot be loaded: nothing but SSH is let in; deploy again';"
+        ' exit 1; }"'
+    )
+
+
+def _firewall(name: str, host: Host, rules: _Chains) -> None:
+    load = _load_rules({host.ssh_port, *hosts.facts(host.name)["ssh_ports"]})
     changed = config(
         name=name,
         stamp="firewall",
@@ -188,17 +213,24 @@ def _firewall(name: str, rules: _Chains) -> None:
             ),
             File(
                 _FIREWALL,
-                template("base/usr/local/lib/tierstack/firewall.j2", rollback_s=_ROLLBACK_S),
+                template(
+                    "base/usr/local/lib/tierstack/firewall.j2",
+                    rollback_s=_ROLLBACK_S,
+                    good=_GOOD_RULES,
+                ),
                 mode="755",
             ),
-            File(
-                "/etc/systemd/system/tierstack-firewall.service",
-                template(
-                    "base/etc/systemd/system/tierstack-firewall.service.j2", program=_FIREWALL
-                ),
+            *(
+                File(path, template(f"base{path}.j2", load=load))
+                for path in (
+                    "/etc/systemd/system/tierstack-firewall.service",
+                    "/etc/systemd/system/nftables.service.d/tierstack.conf",
+                )
             ),
         ],
         check_staged="nft -c -f $STAGE/etc/tierstack/nftables.conf",
+        # Before the unit is enabled: a host that goes down meanwhile comes back as it was.
+        then=f"{_FIREWALL} begin",
         units=[
             Unit(
                 "tierstack-firewall.service",

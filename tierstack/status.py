@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import gevent
@@ -28,6 +28,14 @@ _CONNECT_TIMEOUT_S = 5
 
 #: A standby that is further behind is worth a look.
 _LAG_LIMIT_S = 30
+
+#: What is said of a firewall that is not there as it should be.
+_FIREWALL_NOTES = {
+    "gone": "its firewall is not loaded, and whatever listens there is reached by everybody; type"
+    " there: systemctl restart tierstack-firewall",
+    "closed": "its firewall has lost its rules, and lets in nothing but SSH; type: pyinfra {inventory}"
+    " deploy.py",
+}
 
 _Rotation = dict[str, dict[str, Server]]
 
@@ -148,7 +156,7 @@ def judge(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> list
                 nodes.append(Node(tier, host.name, "down", notes=note, good=False))
                 continue
             nodes.append(_JUDGES[tier](cluster, host, said, rotation))
-    return _with_primary_count(nodes)
+    return _with_firewalls(cluster, _with_primary_count(nodes), answers)
 
 
 def _with_media_home(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> Cluster:
@@ -313,6 +321,23 @@ _JUDGES = {
     "storage": _judge_storage,
     "media": _judge_media,
 }
+
+
+def _with_firewalls(
+    cluster: Cluster, nodes: list[Node], answers: Mapping[str, dict[str, Any] | str]
+) -> list[Node]:
+    """Name each host whose firewall is not what it should be, in its first line."""
+    wrong = {
+        name: _FIREWALL_NOTES[said["firewall"]].format(inventory=cluster.inventory)
+        for name, said in answers.items()
+        if isinstance(said, dict) and said.get("firewall")
+    }
+    return [
+        replace(node, notes="; ".join(filter(None, (node.notes, wrong.pop(node.host)))), good=False)
+        if node.host in wrong
+        else node
+        for node in nodes
+    ]
 
 
 def _with_primary_count(nodes: list[Node]) -> list[Node]:

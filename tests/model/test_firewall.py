@@ -117,9 +117,12 @@ def test_host_says_which_rules_it_has(
     source = Path(hosts.__file__).parent / "operations" / "preflight_agent.py"
     agent: dict[str, Any] = {}
     exec(compile(source.read_text(encoding="utf-8"), source, "exec"), agent)
-    agent["read"] = {"/etc/tierstack/nftables.conf": text}.__getitem__
+    agent["read"] = lambda path: text if path == "/etc/tierstack/nftables.conf" else ""
     assert agent["rules"]() == rules
-    agent["read"] = {"/etc/tierstack/nftables.conf": ""}.__getitem__
+    # What was kept is what is loaded; the other file may be of a trial that was cut off.
+    agent["read"] = lambda path: text if path == "/etc/tierstack/nftables.good" else "junk"
+    assert agent["rules"]() == rules
+    agent["read"] = lambda path: ""
     assert agent["rules"]() == {"input": [], "output": []}
 
 

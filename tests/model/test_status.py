@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from tests.model.conftest import HOSTS, Home
 from tierstack.model import Cluster
 from tierstack.operations.haproxy import Server
@@ -17,6 +19,7 @@ def answers() -> dict[str, Any]:
         "units": {"apache2": "active"},
         "drain": False,
         "hold": "",
+        "firewall": "",
         "web": 200,
         "releases": {"blog": "abc"},
         "mounts": {"blog": True},
@@ -182,3 +185,28 @@ def test_missing_mount_is_bad(home: Home) -> None:
     node = line(home.load(), said, "web2")
     assert (node.state, node.good) == ("in rotation", False)
     assert node.notes == "MEDIA_ROOT is not mounted for blog"
+
+
+@pytest.mark.parametrize(
+    ("firewall", "note"),
+    [
+        (
+            "gone",
+            "its firewall is not loaded, and whatever listens there is reached by everybody; type"
+            " there: systemctl restart tierstack-firewall",
+        ),
+        (
+            "closed",
+            "its firewall has lost its rules, and lets in nothing but SSH; type: pyinfra"
+            " {inventory} deploy.py",
+        ),
+    ],
+)
+def test_host_without_its_firewall_is_bad(home: Home, firewall: str, note: str) -> None:
+    """It is named, once, beside what else is wrong with it."""
+    cluster, said = home.load(), answers()
+    said["db1"]["firewall"] = firewall
+    node = line(cluster, said, "db1")
+    assert (node.notes, node.good) == (note.format(inventory=cluster.inventory), False)
+    said["web1"] |= {"firewall": firewall, "hold": "by jane"}
+    assert line(cluster, said, "web1").notes.startswith("held back: by jane; its firewall ")

@@ -66,6 +66,10 @@ table inet f2b-table {
 """
 
 
+_ACCEPTED = "grep -o 'tcp dport.*accept'"
+_OPENED = "nft list chain inet tierstack input | grep -c 'tcp dport.*accept'"
+
+
 @pytest.fixture(scope="module")
 def field(operator: Operator) -> Iterator[Field]:
     """All hosts and the outside, with both kinds of addresses, and listeners on free ports."""
@@ -119,18 +123,45 @@ def test_every_flow_is_open_and_every_other_port_is_shut(field: Field) -> None:
     assert field.wrong(expected) == []
 
 
+@pytest.mark.parametrize("verb", ["start", "reload", "restart", "stop"])
+def test_unit_of_debian_does_not_take_the_rules_away(operator: Operator, verb: str) -> None:
+    """Whatever somebody does to nftables.service, which flushes every table."""
+    operator.ask("db2", f"systemctl {verb} nftables")
+    assert operator.ask("db2", _OPENED) != "0"
+
+
+def test_firewall_without_its_rules_lets_in_nothing_but_ssh(operator: Operator) -> None:
+    """The unit fails, status says so, and the host is still reached to mend it."""
+    good = "/etc/tierstack/nftables.good"
+    operator.ask("cache1", f"mv {good} {good}.away")
+    try:
+        assert operator.on("cache1", "systemctl restart tierstack-firewall").status == 1
+        assert operator.ask("cache1", f"nft list table inet tierstack | {_ACCEPTED}") == (
+            "tcp dport 22 accept"
+        )
+        lines = json.loads(operator.tierstack("status", str(operator.inventory), "--json").out)
+        assert [line["notes"] for line in lines if line["host"] == "cache1"] == [
+            "its firewall has lost its rules, and lets in nothing but SSH; type: pyinfra"
+            f" {operator.inventory} deploy.py"
+        ]
+    finally:
+        operator.ask("cache1", f"mv {good}.away {good}; systemctl restart tierstack-firewall")
+
+
 def test_flushed_firewall_is_put_back(operator: Operator, others: Others) -> None:
     """
     Somebody has flushed every rule: the next run notices, though the unit says that it is active.
 
-    Other programs have put theirs back first, and keep them.
+    Other programs have put theirs back first, and keep them. On another host the file is gone from
+    which rules are loaded at boot: it is written anew.
     """
     operator.ask("cache2", "nft flush ruleset")
+    operator.ask("cache1", "rm /etc/tierstack/nftables.good")
     others.load_rules()
     done = operator.deploy_well()
     assert done.changes == [
-        "Firewall lets through what the flows name: cache2",
-        "The firewall lets new connections in: cache2",
+        "Firewall lets through what the flows name: cache1, cache2",
+        "The firewall lets new connections in: cache1, cache2",
     ]
     assert "policy drop" in operator.ask("cache2", "nft list table inet tierstack")
     others.assert_at_work()
@@ -197,7 +228,7 @@ def test_nothing_goes_out_that_is_not_listed(
         assert_nothing_changed(operator.deploy())
         # Rules come back while a session is open that they do not know, as a run's is.
         operator.ask("cache1", "nft flush ruleset")
-        put_back = "sleep 1; /usr/local/lib/tierstack/firewall boot; seq 3"
+        put_back = "sleep 1; systemctl restart tierstack-firewall; seq 3"
         assert operator.ask("cache1", put_back) == "1\n2\n3"
     finally:
         operator.edit(setting, SITES, "group_data/all.py")

@@ -18,6 +18,7 @@ def main(request):
     found = {"units": {unit: active(unit) for unit in request["units"]}}
     found["drain"] = os.path.exists("/run/tierstack/drain")
     found["hold"] = hold()
+    found["firewall"] = firewall()
     if "web" in request["tiers"]:
         found["web"] = http_status(request["address"], request["web_port"], "/-/health")
         found["releases"] = {site: release(site) for site in request["sites"]}
@@ -71,6 +72,14 @@ def hold():
             return " ".join(file.read().split()) or "no reason given"
     except OSError:
         return ""
+
+
+def firewall():
+    """Return what is wrong with the firewall: "gone", or "closed" but for SSH; "" when it is there."""
+    good, said = run("/usr/sbin/nft", "list", "chain", "inet", "tierstack", "input")
+    if not good or "policy drop" not in said:
+        return "gone"
+    return "" if active("tierstack-firewall") == "active" else "closed"
 
 
 def release(site):

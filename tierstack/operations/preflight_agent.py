@@ -88,7 +88,9 @@ def host():
 def rules():
     """Return the rules of our firewall that follow from the inventory, by chain."""
     found, chain = {"input": [], "output": []}, ""
-    for line in read("/etc/tierstack/nftables.conf").splitlines():
+    # What is loaded is what was kept last; on trial, the host may have gone down meanwhile.
+    text = read("/etc/tierstack/nftables.good") or read("/etc/tierstack/nftables.conf")
+    for line in text.splitlines():
         if line.split()[:1] == ["chain"]:
             chain = line.split()[1]
         elif " accept comment " in line:
