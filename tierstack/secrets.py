@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import re
 import secrets as _random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from tierstack.model import Cluster, InventoryError, Mistake, TierstackError
 from tierstack.model.identity import ID, SecretsAtHand, authority
 from tierstack.model.passwords import check_password
 from tierstack.model.raw import nearest
+from tierstack.model.settings import VARIABLE
 from tierstack.secrets_file import (
     Command,
     command_output,
@@ -53,6 +55,20 @@ class Secrets:
 
     def __getitem__(self, name: str) -> str:
         return self.values[name]
+
+    def environment(self, site: str) -> dict[str, str]:
+        """Return the secret variables of a site, sorted by name: the file's order may change."""
+        prefix = _environment_of(site)
+        return {
+            name.removeprefix(prefix): value
+            for name, value in sorted(self.values.items())
+            if name.startswith(prefix)
+        }
+
+
+def _environment_of(site: str) -> str:
+    """Return what the names of a site's secret variables begin with: a table of the user's own."""
+    return f"sites.{site}.environment."
 
 
 def secrets_file(cluster: Cluster) -> Path:
@@ -132,7 +148,9 @@ def _given(cluster: Cluster) -> tuple[dict[str, str], list[Mistake]]:
     ours = ("cluster.", *(f"sites.{site.name}." for site in cluster.sites))
     for name, value in read_file(file).items():
         where = f"{file.name}: {name}"
-        if name not in known:
+        if variable := _is_variable(cluster, name):
+            mistakes += [Mistake(where, variable)] if isinstance(variable, str) else []
+        elif name not in known:
             # What a removed host or site had is kept; a slip would be a password that nobody uses.
             for prefix in filter(name.startswith, ours):
                 near = nearest(name, {other for other in known if other.startswith(prefix)})
@@ -152,6 +170,21 @@ def _given(cluster: Cluster) -> tuple[dict[str, str], list[Mistake]]:
             except TierstackError as error:
                 mistakes.append(Mistake(where, str(error).removeprefix(f"{where}: ")))
     return printed, mistakes
+
+
+def _is_variable(cluster: Cluster, name: str) -> bool | str:
+    """Return whether a name is that of a secret variable of a site; or what is wrong with it."""
+    for site in cluster.sites:
+        prefix = _environment_of(site.name)
+        if not name.startswith(prefix):
+            continue
+        variable = name.removeprefix(prefix)
+        if not re.fullmatch(VARIABLE, variable):
+            return "is not the name of a variable; write letters, digits and _"
+        if variable in site.settings.environment:
+            return f"stands in environment of {site.name}, too; delete one of both"
+        return True
+    return False
 
 
 def _unfit(file: Path, names: Iterable[str]) -> list[Mistake]:

@@ -108,7 +108,7 @@ def settings_module(
         "DEBUG": "0",
         "ALLOWED_HOSTS": ",".join(domains),
     }
-    own = settings.environment
+    own = {**settings.environment, **secrets.environment(site.name)}
     values = {
         "from_user": {name: value for name, value in own.items() if value is not None},
         "environment": {name: value for name, value in offered.items() if name not in own},

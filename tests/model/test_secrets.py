@@ -12,10 +12,13 @@ import pytest
 from click.testing import CliRunner
 from cryptography import x509
 
-from tests.model.conftest import HOSTS, Home, pyinfra
+from roles.web.settings import settings_module
+from tests.model.conftest import HOSTS, SITES, Home, pyinfra
 from tierstack.cli import main
 from tierstack.model import InventoryError
-from tierstack.secrets import load_secrets, secrets_file
+from tierstack.model.release import Release
+from tierstack.plan import hidden_values
+from tierstack.secrets import check_secrets, load_secrets, secrets_file
 
 ONE = "prod.py: 1 error, no host was touched"
 
@@ -177,6 +180,37 @@ def test_misspelt_name_is_refused(home: Home) -> None:
         " did you mean cluster.replication_password?",
         "  prod.secrets.toml: sites.blog.password: unknown;"
         " did you mean sites.blog.database_password?",
+    ]
+
+
+def test_variables_of_a_site_may_be_secret(home: Home) -> None:
+    """Beside the passwords, by value or by command; what the site says itself stays apart."""
+    home.group("all", SITES.replace("domains=", 'environment={"THEME": "dark"}, domains='))
+    table = '[sites.blog.environment]\nMAIL_KEY = "k\'1"\nAPI_KEY = { command = ["echo", "from a store"] }\n'
+    _write(home, table)
+    cluster = home.load()
+    assert check_secrets(cluster) == []
+    found = load_secrets(cluster)
+    assert found.environment("blog") == {"MAIL_KEY": "k'1", "API_KEY": "from a store"}
+    text = (home.path / "prod.secrets.toml").read_text(encoding="utf-8")
+    assert text.count("from a store") == 1, "what a command prints is not written down"
+    host, site = cluster.tier("web")[0], cluster.sites[0]
+    module = settings_module(cluster, host, site, Release("0" * 12, "/srv/blog/x"), found).decode()
+    assert (
+        """_FROM_USER = {'THEME': 'dark', 'API_KEY': 'from a store', 'MAIL_KEY': "k'1"}""" in module
+    )
+    assert {"k'1", "from a store"} <= set(hidden_values(cluster))
+
+
+def test_wrong_variables_are_refused(home: Home) -> None:
+    """A name that is none, and one that stands in group data, too."""
+    home.group("all", SITES.replace("domains=", 'environment={"THEME": "dark"}, domains='))
+    _write(home, '[sites.blog.environment]\nTHEME = "light"\n"MY-KEY" = "k"\n')
+    assert [str(mistake) for mistake in check_secrets(home.load())] == [
+        "prod.secrets.toml: sites.blog.environment.THEME: stands in environment of blog, too;"
+        " delete one of both",
+        "prod.secrets.toml: sites.blog.environment.MY-KEY: is not the name of a variable; write"
+        " letters, digits and _",
     ]
 
 

@@ -21,6 +21,8 @@ _DEBIAN_PACKAGE = re.compile(r"^[a-z0-9][a-z0-9+.-]+$")
 #: Less than what useradd(8) and sysusers.d(5) take, so that PostgreSQL, systemd and paths take it, too.
 _SITE_NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
 _MODULE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
+#: Names of environment variables.
+VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _OUTGOING = re.compile(r"(tcp|udp) (\d+)( to ([^\s%]+))?", re.ASCII)
 
 
@@ -56,7 +58,7 @@ class SiteSettings(_Settings):
         description="Environment variables of the site, set before its settings are imported. Offered"
         " besides are `DATABASE_URL`, `SECRET_KEY` (also as `DJANGO_SECRET_KEY`), `DEBUG` (`0`) and"
         " `ALLOWED_HOSTS` (the domains, with commas between); a value here comes first, and `None`"
-        " leaves one out.",
+        " leaves one out. What is secret stands in the secrets file: `[sites.NAME.environment]`.",
     )
     packages: list[str] = Field(
         default_factory=list, description="Debian packages that the site needs on web hosts."
@@ -172,7 +174,7 @@ class SiteSettings(_Settings):
     @classmethod
     def _environment(cls, value: dict[str, str | None]) -> dict[str, str | None]:
         for name in value:
-            if not re.match(r"^[A-Za-z_]\w*$", name):
+            if not re.fullmatch(VARIABLE, name):
                 raise ValueError(f'"{name}" is not a variable name; write letters, digits and _')
         return value
 
