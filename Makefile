@@ -12,6 +12,7 @@ demo: tools
 	@.venv/bin/tierstack graph $(LAB) --output build/cluster.svg
 	@.venv/bin/tierstack status $(LAB)
 	@echo "The picture of the cluster: build/cluster.svg"
+	@$(PY) -m tests.screenshot $(LAB) build/site.png
 	@echo "A web node more: add a line to $(LAB), then make demo again. All away: make clean"
 
 box: tools

@@ -11,6 +11,7 @@ from tests.prepare import preparations
 
 _ON_HOSTS = ("tests/lab/", "tests/stories/", "tests/ladder/", "tests/vm/")
 _ON_VMS = "tests/vm/"
+_WITH_BROWSER = "tests/ladder/"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -20,5 +21,9 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
     alone = len(on_hosts) in (0, len(session.items))
     if alone or os.geteuid() != 0 or session.config.option.collectonly:
         return (yield)
-    with preparations(vms=any(item.nodeid.startswith(_ON_VMS) for item in on_hosts)):
+    browser, vms = (
+        any(item.nodeid.startswith(place) for item in on_hosts)
+        for place in (_WITH_BROWSER, _ON_VMS)
+    )
+    with preparations(browser=browser, vms=vms):
         return (yield)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from tests.browser import Browser
+from tests.chromium import Chromium, chromium
+from tests.uploads import PASSWORD, PICTURE, article
 from tests.visitor import Answer, Door
 
 HTML = "text/html; charset=utf-8"
@@ -94,3 +99,54 @@ def assert_admin_is_whole(editor: Browser) -> None:
     form = visitor.get("/admin/login/")
     assert [cookie.partition("=")[0] for cookie in form.cookies] == ["csrftoken"]
     assert_sound(form, "/admin/login/")
+
+
+# Pictures further down are fetched when somebody scrolls there, unless they are called for.
+_WHAT_IS_SHOWN = """
+const pictures = [...document.images];
+for (const picture of pictures) picture.loading = "eager";
+await Promise.all(pictures.map(picture => picture.decode().catch(() => 0)));
+return [
+    [...document.styleSheets].map(sheet => sheet.cssRules.length),
+    pictures.map(picture => [new URL(picture.src).pathname, picture.naturalWidth]),
+];
+"""
+
+
+def assert_browser_shows_the_site(door: Door, editor: str = "editor") -> None:
+    """
+    A real browser shows the front page and the admin; what is uploaded there is seen.
+
+    Args:
+        door: where to ask.
+        editor: who logs in to the admin.
+    """
+    name = "seen by Chromium.png"
+    with chromium(door) as browser, tempfile.TemporaryDirectory() as directory:
+        picture = Path(directory) / name
+        picture.write_bytes(PICTURE)
+        browser.open("/")
+        _assert_shown(browser, "/")
+        browser.open("/admin/login/?next=/admin/articles/article/add/")
+        browser.fill(username=editor, password=PASSWORD)
+        browser.click("[type=submit]")
+        _assert_shown(browser, "the admin")
+        slug = article(name).split("/")[2]
+        browser.fill(title=name, slug=slug, body="With a picture.", image=str(picture))
+        browser.click("[name=_save]")
+        _assert_shown(browser, "the admin's list")
+        assert browser.script("return document.querySelectorAll('.errornote').length") == 0
+        browser.open(article(name))
+        shown = _assert_shown(browser, article(name))
+        assert [width for path, width in shown.items() if path.startswith("/media/")] == [1]
+
+
+def _assert_shown(browser: Chromium, what: str) -> dict[str, int]:
+    """A page has its style and its pictures, and no error; return their widths by path, in pixels."""
+    styles, pictures = browser.script(_WHAT_IS_SHOWN)
+    assert styles, f"{what} has no style"
+    assert all(styles), f"{what}: {styles}"
+    assert all(width for _, width in pictures), f"{what}: {pictures}"
+    errors = browser.errors()
+    assert errors == [], f"{what}: {errors}"
+    return dict(pictures)

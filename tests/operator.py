@@ -199,12 +199,14 @@ def _run(command: list[str], timeout_s: int, given: str = "") -> Run:
     return Run(done.returncode, done.stdout, done.stderr)
 
 
-def wait_until(what: str, true: Callable[[], object], deadline_s: float = 60) -> None:
+def wait_until(
+    what: str, true: Callable[[], object], deadline_s: float = 60, pause_s: float = 0.3
+) -> None:
     """Wait for a condition; fail with its name when it does not come true."""
     end = time.monotonic() + deadline_s
     while not true():
         assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
-        time.sleep(0.3)
+        time.sleep(pause_s)
 
 
 def assert_nothing_changed(deploy: Deploy) -> None:

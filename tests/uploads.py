@@ -14,18 +14,19 @@ from tests.browser import Browser
 from tests.operator import Operator
 from tests.visitor import Answer, steady_visitor, steady_writer
 
-_PASSWORD = "a-long-enough-passphrase"
+#: Of every editor.
+PASSWORD = "a-long-enough-passphrase"
 
 
 def log_in(operator: Operator, editor: str = "editor") -> Browser:
     """Make an editor of this name and return their browser, logged in."""
     operator.ask(
         "web1",
-        f"DJANGO_SUPERUSER_PASSWORD={_PASSWORD} tierstack-manage example createsuperuser"
+        f"DJANGO_SUPERUSER_PASSWORD={PASSWORD} tierstack-manage example createsuperuser"
         f" --noinput --username {editor} --email {editor}@example.test",
     )
     browser = Browser(operator.door)
-    browser.log_in(editor, _PASSWORD)
+    browser.log_in(editor, PASSWORD)
     return browser
 
 

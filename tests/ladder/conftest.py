@@ -72,6 +72,7 @@ def _put_files_at_the_root(somebody: Operator) -> None:
     for secret in (".hidden.txt", ".hidden/in.txt", "notes.md"):
         (public / secret).write_text("not for visitors", encoding="utf-8")
     (public / "about" / "Logo 1.GIF").write_bytes(GIF)
+    (public / "favicon.ico").write_bytes(GIF)  # Browsers ask for it where no page names another.
     (public / "settings.txt").symlink_to("../mysite/settings.py")
 
 

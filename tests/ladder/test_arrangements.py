@@ -9,7 +9,7 @@ import pytest
 
 from tests.files import assert_no_trick_gets_a_file
 from tests.ladder.conftest import assert_root_files, deployed
-from tests.look import assert_admin_is_whole, assert_pages_are_whole
+from tests.look import assert_admin_is_whole, assert_browser_shows_the_site, assert_pages_are_whole
 from tests.operator import Operator, assert_nothing_changed
 from tests.uploads import log_in, upload
 from tierstack.model.ports import listeners
@@ -51,6 +51,7 @@ def test_site_is_whole(operator: Operator) -> None:
         cluster.media_home.name, "stat -c '%U %a' /srv/example/media/articles/*.png"
     )
     assert owner == "example 644"
+    assert_browser_shows_the_site(operator.door)
     assert_root_files(operator)
     if len(cluster.tier("media")) > 1:
         assert_no_trick_gets_a_file(operator)

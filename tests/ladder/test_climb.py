@@ -24,7 +24,7 @@ from tests.browser import Browser
 from tests.files import assert_no_trick_gets_a_file
 from tests.ladder.conftest import assert_root_files, deployed
 from tests.ladder.traffic import Step, Traffic
-from tests.look import assert_admin_is_whole, assert_pages_are_whole
+from tests.look import assert_admin_is_whole, assert_browser_shows_the_site, assert_pages_are_whole
 from tests.operator import BIN, ROOT, Operator, assert_nothing_changed, wait_until
 from tests.uploads import dot, log_in, upload
 from tests.visitor import steady_visitor, steady_writer
@@ -98,6 +98,7 @@ def test_pages_are_whole(climber: Climber, editor: Browser) -> None:
     """Apache, which knows the types of files, says none of them of a page."""
     assert_pages_are_whole(climber.door)
     assert_admin_is_whole(editor)
+    assert_browser_shows_the_site(climber.door)
 
 
 def test_files_of_the_root_are_looked_up(climber: Climber) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.needs import need
 from tests.operator import ROOT, Deploy, assert_nothing_changed
-from tests.prepare import install_vagrant
+from tests.prepare import VAGRANT, install
 from tests.visitor import Door, steady_visitor
 
 PAGE = ROOT / "docs" / "vagrant.md"
@@ -181,7 +181,7 @@ def _why_not() -> str | None:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A fresh checkout on a machine that has Vagrant and its providers for LXC and libvirt."""
     need(_why_not())
-    install_vagrant()
+    install(VAGRANT)
     somebody = Checkout(tmp_path_factory.mktemp("vagrant"))
     try:
         yield somebody
