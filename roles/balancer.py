@@ -55,8 +55,18 @@ _ERRORS = (
 )  # fmt: skip
 _RETRY_AFTER_S = 5
 
-#: How much of a body that is refused is read, so that its sender reads the answer, in MiB.
-_DRAIN_MB = 1024
+#: How long a body that is refused is read, so that its sender reads the answer, in seconds; and how
+#: many at once, as a share of all connections.
+_REFUSE_S, _REFUSE_SHARE = 30, 10
+
+#: What whoever takes longer is told, as HAProxy's `errorfile` has it.
+_TOO_SLOW = (
+    b"HTTP/1.1 408 Request Timeout\r\n"
+    b"content-type: text/plain; charset=utf-8\r\n"
+    b"cache-control: no-store\r\n"
+    b"connection: close\r\n\r\n"
+    b"This request took too long to arrive.\n"
+)
 
 
 def drop_removed_nodes(cluster: Cluster, host: Host) -> None:
@@ -94,10 +104,10 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
                 f"{_DIRECTORY}/refuse.lua",
                 template(
                     "balancer/etc/haproxy/tierstack/refuse.lua.j2",
-                    drain_bytes=_DRAIN_MB * 1024 * 1024,
                     **_refusals(cluster),
                 ),
             ),
+            File(f"{_DIRECTORY}/408.http", _TOO_SLOW),
             File("/etc/haproxy/tierstack.cfg", configuration(cluster, host, ipv6=ipv6)),
             File(
                 "/usr/local/lib/tierstack/haproxy-reload",
@@ -142,10 +152,13 @@ def configuration(cluster: Cluster, host: Host, *, ipv6: bool) -> bytes:
     """Return HAProxy's configuration on one balancer."""
     settings = cluster.settings
     sites = [_site(site) for site in cluster.sites]
+    connections = balancer_connections(cluster, host)
     return template(
         "balancer/etc/haproxy/tierstack.cfg.j2",
         download_s=_DOWNLOAD_S,
-        connections=balancer_connections(cluster, host),
+        connections=connections,
+        refuse_s=_REFUSE_S,
+        refused=connections // _REFUSE_SHARE,
         request_s=_REQUEST_S,
         queue_s=_QUEUE_S,
         retry_after_s=_RETRY_AFTER_S,

@@ -106,6 +106,19 @@ def test_nobody_is_trusted_unless_named(home: Home) -> None:
     assert f"{rule} unless trusted_proxy" in lines
 
 
+def test_body_that_is_refused_has_a_deadline(home: Home) -> None:
+    """However little of it comes, and however often; visitors have their connections beside it."""
+    lines = _section(home, "backend refused")
+    assert "option independent-streams" in lines
+    assert "timeout server 30s" in lines
+    assert "server reader abns@tierstack-refused maxconn 400" in lines
+    assert "use_backend refused if too_large or chunked or unknown_length !says_length" in _lines(
+        home
+    )
+    assert "maxconn 4000" in _section(home, "frontend front")
+    assert "maxconn 4406" in _section(home, "global")
+
+
 @pytest.mark.parametrize(
     ("settings", "ipv6", "expected"),
     [
