@@ -16,6 +16,7 @@ from pyinfra.api.facts import FactBase
 from roles import media, web
 from tierstack import hosts
 from tierstack.model import Cluster, Host, Site
+from tierstack.model.front import ADDRESS_HEADERS, PROXY_HEADERS
 from tierstack.model.sizing import balancer_connections, node_maxconn, upload_connections
 from tierstack.operations.config import Directory, File, Unit, config, template
 from tierstack.operations.haproxy import HaproxyStat, only_nodes
@@ -44,6 +45,9 @@ _MEDIA_RETRIES = 2
 
 #: How much longer than a request may take HAProxy waits for its answer, in seconds.
 _GRACE_S = 5
+
+#: Most trusted proxies that a request may have come through, one behind the other.
+_HOPS = 5
 
 _DIRECTORY = "/etc/haproxy/tierstack"
 
@@ -166,6 +170,12 @@ def configuration(cluster: Cluster, host: Host, *, ipv6: bool) -> bytes:
         binds=binds(cluster, ipv6=ipv6),
         monitor_path=MONITOR_PATH,
         trusted_proxies=settings.balancer.trusted_proxies,
+        address_headers=ADDRESS_HEADERS,
+        proxy_headers=PROXY_HEADERS,
+        hops=[
+            {"number": n, "after": f" {{ var(txn.hop{n - 1}) -m found }}" if n > 1 else ""}
+            for n in range(1, _HOPS + 1)
+        ],
         sites=sites,
         https=settings.balancer.https,
         # A visitor's address bar shows no port where it is the scheme's own.

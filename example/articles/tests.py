@@ -84,7 +84,7 @@ class NodeTests(TestCase):
         with mock.patch("socket.gethostname", return_value="web2"):
             second = self.client.get("/status.json").json()
             page = self.client.get("/")
-        self.assertEqual({"node", "articles", "cached", "database"}, set(first))
+        self.assertEqual({"node", "articles", "cached", "database", "visitor"}, set(first))
         self.assertEqual(("web1", "web2"), (first["node"], second["node"]))
         self.assertEqual("web1", first["cached"]["by"])
         self.assertEqual(first["cached"], second["cached"])

@@ -36,6 +36,7 @@ def status(request: HttpRequest) -> JsonResponse:
             "articles": Article.objects.count(),
             "cached": cached_note(),
             "database": connection.vendor,
+            "visitor": request.META["REMOTE_ADDR"],
         }
     )
 

@@ -7,12 +7,15 @@ from urllib.parse import quote
 
 from roles.web.health import HEALTH_PATH
 from tierstack.model import Cluster, Host, Site
+from tierstack.model.front import ADDRESS_HEADERS, PROXY_HEADERS
 from tierstack.model.release import Release
 from tierstack.operations.config import template
 from tierstack.operations.remote import source_of
 from tierstack.secrets import Secrets
 
 CA_FILE = "/etc/tierstack/cluster-ca.pem"
+#: What `web-node` asks from where Apache lets nobody else in.
+WEB_NODE = "127.0.0.9"
 WORKERS_DIRECTORY = "/run/tierstack/workers"
 
 #: Locks by which `web-pause` holds requests back, and knows when none is under way.
@@ -158,6 +161,8 @@ def wsgi_module(cluster: Cluster, host: Host, site: Site, release: Release) -> b
         "drained_by": DRAINED_BY,
         "door": DOOR,
         "room": ROOM,
+        "forwarders": forwarders(cluster, host),
+        "forwarded": f"HTTP_({'|'.join([*ADDRESS_HEADERS, *PROXY_HEADERS])})".upper().replace("-", "_"),
         "site_packages": release.site_packages,
         "python": f"{release.venv}/bin/python",
         "project": release.project(site),
@@ -166,6 +171,16 @@ def wsgi_module(cluster: Cluster, host: Host, site: Site, release: Release) -> b
         "web/etc/tierstack/sites/site/tierstack_wsgi.py.j2",
         **{name: repr(value) for name, value in values.items()},
     )
+
+
+def forwarders(cluster: Cluster, host: Host) -> list[str]:
+    """
+    Return who is believed when it says on whose behalf it asks.
+
+    The balancers, and `web-node` on the host itself, which looks at pages as they would.
+    """
+    balancers = [balancer.address for balancer in cluster.tier("balancer")]
+    return list(dict.fromkeys([*balancers, host.address, WEB_NODE]))
 
 
 def manage_program(site: Site, release: Release, folder: str) -> bytes:

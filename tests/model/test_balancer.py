@@ -98,12 +98,30 @@ def test_names_with_a_star_are_patterns(home: Home) -> None:
 
 def test_nobody_is_trusted_unless_named(home: Home) -> None:
     """What a visitor says of themselves is deleted; a named proxy is believed."""
-    rule = "http-request del-header ^(forwarded|x-forwarded-.*|x-real-ip|x-client-ip)$ -m reg"
+    rule = (
+        "http-request del-header"
+        " ^(x-forwarded-.*|cf-connecting-ip(v6)?|true-client-ip|fastly-client-ip)$ -m reg"
+    )
     assert rule in _lines(home)
+    assert not any("set-src" in line for line in _lines(home))
     home.group("balancer", 'trusted_proxies = ["192.0.2.7", "2001:db8::/32"]')
     lines = _lines(home)
     assert "acl trusted_proxy src 192.0.2.7 2001:db8::/32" in lines
     assert f"{rule} unless trusted_proxy" in lines
+
+
+def test_chain_of_proxies_is_walked_from_its_end(home: Home) -> None:
+    """Each address counts if the one after it is a trusted proxy's, and was an address at all."""
+    home.group("balancer", 'trusted_proxies = ["192.0.2.7"]')
+    hops = [line for line in _lines(home) if "txn.hop" in line]
+    assert hops[:4] == [
+        "http-request set-var(txn.hop1) req.hdr_ip(x-forwarded-for,-1) if trusted_proxy",
+        "http-request set-src var(txn.hop1) if { var(txn.hop1) -m found }",
+        "http-request set-var(txn.hop2) req.hdr_ip(x-forwarded-for,-2) if trusted_proxy"
+        " { var(txn.hop1) -m found }",
+        "http-request set-src var(txn.hop2) if { var(txn.hop2) -m found }",
+    ]
+    assert len(hops) == 10
 
 
 def test_body_that_is_refused_has_a_deadline(home: Home) -> None:

@@ -125,6 +125,56 @@ def loaded(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loade
     return Loaded(found, asked)
 
 
+def _way_in(loaded: Loaded, peer: str, **headers: str) -> dict[str, str]:
+    """Return what the site is told of a visitor whom somebody at this address brings."""
+    loaded.ask(
+        Request(REMOTE_ADDR=peer.encode(), **{k: v.encode("latin-1") for k, v in headers.items()})
+    )
+    told = ("REMOTE_ADDR", "REMOTE_PORT", "HTTP_X_FORWARDED", "HTTP_TRUE", "HTTP_FORWARDED")
+    return {name: value for name, value in loaded.asked[-1].items() if name.startswith(told)}
+
+
+@pytest.mark.parametrize(
+    ("said", "visitor"),
+    [
+        ("203.0.113.5", "203.0.113.5"),
+        ("2001:db8::5", "2001:db8::5"),
+        ("198.51.100.1, 203.0.113.5", "203.0.113.5"),  # a balancer before it was deployed
+    ],
+)
+def test_balancer_says_who_the_visitor_is(loaded: Loaded, said: str, visitor: str) -> None:
+    """The site sees one address, the visitor's, and how they came; not the balancer's own port."""
+    assert _way_in(
+        loaded,
+        "10.0.0.10",
+        REMOTE_PORT="4711",
+        HTTP_X_FORWARDED_FOR=said,
+        HTTP_X_FORWARDED_PROTO="https",
+    ) == {
+        "REMOTE_ADDR": visitor,
+        "HTTP_X_FORWARDED_FOR": visitor,
+        "HTTP_X_FORWARDED_PROTO": "https",
+    }
+
+
+@pytest.mark.parametrize("said", ["", "unknown", "203.0.113.5:80", "203.0.113.5,", "\xff"])
+def test_what_is_no_address_names_no_visitor(loaded: Loaded, said: str) -> None:
+    """A balancer never says it; who asks stays who it is."""
+    assert _way_in(loaded, "10.0.0.10", HTTP_X_FORWARDED_FOR=said)["REMOTE_ADDR"] == "10.0.0.10"
+
+
+def test_nobody_else_says_who_they_are(loaded: Loaded) -> None:
+    """Another host, whatever it says: its own address, and no more."""
+    said = {
+        "HTTP_X_FORWARDED_FOR": "203.0.113.5",
+        "HTTP_X_FORWARDED_PROTO": "https",
+        "HTTP_X_FORWARDED_HOST": "evil.example",
+        "HTTP_FORWARDED": "for=203.0.113.5",
+        "HTTP_TRUE_CLIENT_IP": "203.0.113.5",
+    }
+    assert _way_in(loaded, "10.0.0.99", **said) == {"REMOTE_ADDR": "10.0.0.99"}
+
+
 def test_loading_makes_the_worker_warm(loaded: Loaded, tmp_path: Path) -> None:
     """Who starts Apache counts these notes."""
     assert [path.name for path in tmp_path.glob("*.warm")] == [f"{os.getpid()}.warm"]

@@ -91,10 +91,17 @@ def test_chunked_body_is_never_cut(operator: Operator) -> None:
 
 
 def test_outer_address_is_not_believed(operator: Operator) -> None:
-    """A visitor cannot pretend to have come by https: SECURE_SSL_REDIRECT would be fooled."""
+    """
+    A visitor cannot pretend to have come by https, or from elsewhere.
+
+    SECURE_SSL_REDIRECT would be fooled, and so would whatever shuts those out who guess passwords.
+    """
     door = Door(operator.door.address, operator.door.domain, tls=False)
     answer = door.ask("/", headers={"X-Forwarded-Proto": "https"})
     assert answer.status == 301
+    here = operator.door.address.rpartition(".")[0] + ".1"
+    said = {"X-Forwarded-For": "203.0.113.5", "X-Real-IP": "203.0.113.5"}
+    assert operator.door.ask("/status.json", headers=said).json()["visitor"] == here
 
 
 _UNDELAYED = """

@@ -134,9 +134,13 @@ def test_redirect_to_https_ends(operator: Operator) -> None:
 
 
 def test_outer_proxy_is_believed_once_it_is_named(operator: Operator) -> None:
-    """One more proxy in front that ends TLS: its X-Forwarded-Proto counts if the user names it."""
+    """
+    One more proxy in front that ends TLS: what it says counts if the user names it, in its own letters.
+
+    What a visitor told that proxy of themselves counts no more than before.
+    """
     plain = Door(operator.door.address, operator.door.domain, tls=False)
-    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.7"}
+    headers = {"X-Forwarded-Proto": "HTTPS", "X-Forwarded-For": "198.51.100.1, 203.0.113.7"}
     assert plain.ask("/", headers=headers).status == 301
     here = operator.door.address.rpartition(".")[0] + ".1"
     operator.edit(
@@ -147,6 +151,9 @@ def test_outer_proxy_is_believed_once_it_is_named(operator: Operator) -> None:
     operator.deploy_well()
     assert plain.ask("/", headers=headers).status == 200
     assert plain.ask("/").status == 301
+    assert plain.ask("/status.json", headers=headers).json()["visitor"] == "203.0.113.7"
+    garbage = headers | {"X-Forwarded-For": "198.51.100.1, unknown"}
+    assert plain.ask("/status.json", headers=garbage).json()["visitor"] == here
 
 
 def test_changed_passwords_reach_everyone(operator: Operator) -> None:

@@ -1,4 +1,4 @@
-"""The way in: what name servers are to say, so that visitors find the balancers."""
+"""The way in: what name servers are to say, and which headers say who a visitor is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,18 @@ import ipaddress
 
 from tierstack.model.cluster import Cluster
 from tierstack.model.plan import listed
+
+#: Headers by which some proxies name a visitor, and which ours do not write: taken from nobody.
+ADDRESS_HEADERS = ("forwarded", "x-real-ip", "client-ip", "x-client-ip", "x-cluster-client-ip")
+
+#: Those that only trusted proxies may send, as regular expressions: the ones that balancers read and
+#: write, and what the big networks have of their own.
+PROXY_HEADERS = (
+    "x-forwarded-.*",
+    "cf-connecting-ip(v6)?",
+    "true-client-ip",
+    "fastly-client-ip",
+)
 
 
 def dns_advice(cluster: Cluster) -> list[str]:

@@ -359,7 +359,8 @@ class BalancerSettings(_Settings):
     trusted_proxies: list[str] = Field(
         default_factory=list,
         description="Addresses or networks of proxies in front, whose `X-Forwarded-For` and"
-        " `X-Forwarded-Proto` are believed.",
+        " `X-Forwarded-Proto` are believed. The site gets one address, in `REMOTE_ADDR` and"
+        " `X-Forwarded-For`: the last one that is not a trusted proxy's, of at most five in a row.",
     )
     max_connections: Annotated[int, Field(ge=100)] = Field(
         default=4000, description="Visitors' connections that one balancer holds at once."
