@@ -17,6 +17,7 @@ from tierstack.lab.cli import lab
 from tierstack.model import TIERS, Cluster, Host, InventoryError, Site, TierstackError
 from tierstack.model.front import dns_advice
 from tierstack.model.graph import svg
+from tierstack.model.shell import quoted
 from tierstack.model.sizing import (
     balancer_connections,
     cache_memory_mb,
@@ -74,7 +75,7 @@ def new(directory: Path, source: Path | None) -> None:
         for mistake in error.mistakes:
             click.echo(f"  {mistake}")
     click.echo(
-        f"\nThen, in {CHECKOUT}:\n  tierstack check {inventory}\n  pyinfra {inventory} deploy.py"
+        f"\nThen, in {CHECKOUT}:\n  tierstack check {quoted(inventory)}\n  pyinfra {quoted(inventory)} deploy.py"
     )
 
 

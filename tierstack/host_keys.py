@@ -15,8 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tierstack.model.shell import quoted
+
 #: Longest that a host may take to show its key, in seconds.
 _CONNECT_TIMEOUT_S = 10
+
+
+#: What ssh says of a connection that another program was to make, and did not.
+_NO_WAY = "UNKNOWN port 65535"
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,11 @@ def advice(error: object, inventory: Path) -> str:
         inventory: the inventory's file.
     """
     if "No host key for" in str(error):
-        return f"its SSH host key is not known; type: tierstack trust {inventory}"
+        return f"its SSH host key is not known; type: tierstack trust {quoted(inventory)}"
     if "does not match" in str(error) and "ost key" in str(error):
         return (
             "it shows another SSH host key than the one that is known: if it was installed anew,"
-            f" delete its line from {_in_use(inventory)} and type: tierstack trust {inventory};"
+            f" delete its line from {_in_use(inventory)} and type: tierstack trust {quoted(inventory)};"
             " if not, somebody may sit between you and it"
         )
     return ""
@@ -144,11 +150,23 @@ def _see(inventory: Path, name: str, data: dict[str, Any]) -> SeenKey:
         return SeenKey(name, target, wrong=f"shows another key than {beside} has")
     if entries:
         return _judged(SeenKey(name, target, entry=entries[-1]))
+    if _NO_WAY in done.stderr:
+        return SeenKey(name, target, wrong=_jump_failed(done.stderr))
     # ssh refuses whom it cannot log in, after the key: that is a good end here.
     if "Permission denied" in done.stderr:
         return SeenKey(name, target, known=f"by {beside}")
     words = done.stderr.strip().splitlines() or [f"ssh ended with status {done.returncode}"]
     return SeenKey(name, target, wrong=f"shows no key: {words[-1].strip()}")
+
+
+def _jump_failed(said: str) -> str:
+    """Return what came of the way through a jump host, whose own words stand before ssh's."""
+    own = [line.strip() for line in said.splitlines() if line.strip()]
+    own = [line for line in own if _NO_WAY not in line and "kex_exchange" not in line]
+    return (
+        "is not reached by way of its jump host (ProxyJump or ProxyCommand in your SSH configuration)"
+        f"{f': {own[-1]}' if own else ''}; log in to the jump host by ssh first"
+    )
 
 
 def _judged(seen: SeenKey) -> SeenKey:

@@ -22,6 +22,7 @@ from tierstack.model import Cluster, InventoryError, Mistake, TierstackError
 from tierstack.model.check import check
 from tierstack.model.raw import RawInventory
 from tierstack.model.settings import TIER_SETTINGS
+from tierstack.model.shell import quoted
 from tierstack.secrets import check_secrets
 from tierstack.secrets_file import file_mistakes, git_mistakes, secrets_file_of
 
@@ -128,7 +129,7 @@ def _check_requires(requires: str, file: Path) -> None:
         for rule in wanted
     )
     get = "git pull" if behind else "git checkout TAG (one that fits)"
-    what = f"needs tierstack {wanted}, and this is {have}; type: cd {CHECKOUT} && {get} && pip install -e ."
+    what = f"needs tierstack {wanted}, and this is {have}; type: cd {quoted(CHECKOUT)} && {get} && pip install -e ."
     raise InventoryError(_shown(file), [Mistake("requires", what)])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from tierstack.inventory import CHECKOUT
 from tierstack.model import TierstackError
 from tierstack.model.settings_text import DEVELOPMENT, PRODUCTION, module_file, named_module
+from tierstack.model.shell import quoted
 
 #: The inventory that new directories start from. One text for the checkout and for them.
 TEMPLATE = CHECKOUT / "inventories" / "prod.py"
@@ -109,10 +110,12 @@ def make(directory: Path, source: Path | None) -> list[Path]:
     inventory = directory / "prod.py"
     shown = _shown(inventory)
     texts = {
-        inventory: TEMPLATE.read_text(encoding="utf-8").replace("inventories/prod.py", shown),
+        inventory: TEMPLATE.read_text(encoding="utf-8").replace(
+            "inventories/prod.py", quoted(shown)
+        ),
         directory / "group_data" / "all.py": _group_data(project),
         directory / ".gitignore": _GITIGNORE,
-        directory / "README.md": _README.format(inventory=shown),
+        directory / "README.md": _README.format(inventory=quoted(shown)),
     }
     there = [str(file) for file in texts if file.exists() or file.is_symlink()]
     if there:

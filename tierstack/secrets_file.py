@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tierstack.model import Mistake
+from tierstack.model.shell import quoted
 
 _HEADER = (
     "# Secrets of this cluster. Keep it out of version control; whoever reads it owns the cluster.\n"
@@ -51,7 +52,9 @@ def file_mistakes(file: Path) -> list[Mistake]:
         return []
     mistakes = []
     if file.stat().st_mode & 0o077:
-        mistakes.append(Mistake(file.name, f"can be read by others; type: chmod 600 {file}"))
+        mistakes.append(
+            Mistake(file.name, f"can be read by others; type: chmod 600 {quoted(file)}")
+        )
     return mistakes + _read(file)[1]
 
 
@@ -69,7 +72,7 @@ def git_mistakes(file: Path) -> list[Mistake]:
         tracked = False
     what = (
         "git tracks it, and whoever has the repository has the secrets; type:"
-        f" git -C {file.parent} rm --cached {file.name}, and if it was pushed, delete its lines, so"
+        f" git -C {quoted(file.parent)} rm --cached {file.name}, and if it was pushed, delete its lines, so"
         " that new ones are made"
     )
     return [Mistake(file.name, what)] if tracked else []

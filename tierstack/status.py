@@ -20,6 +20,7 @@ from tierstack.host_keys import advice
 from tierstack.model import TIERS, UNITS, Cluster, Host
 from tierstack.model.media_home import COPY_UNITS
 from tierstack.model.primary import slot_name, switch_to
+from tierstack.model.shell import quoted
 from tierstack.operations.haproxy import HaproxyStat, Server
 from tierstack.operations.postgres import DbState, look, streams
 from tierstack.operations.remote import RemoteFact, program
@@ -264,7 +265,7 @@ def _lost_standbys(cluster: Cluster, primary: Host, slots: Sequence[Mapping[str,
         if slot["wal_status"] == "lost":
             notes.append(
                 f"{name} is lost since {slot['lost_at']} UTC: it was away for more than {kept}; no row is"
-                f" lost; bring it up, then type: pyinfra {cluster.inventory} deploy.py, which rebuilds it"
+                f" lost; bring it up, then type: pyinfra {quoted(cluster.inventory)} deploy.py, which rebuilds it"
             )
         elif slot["wal_status"] == "unreserved":
             notes.append(
@@ -328,7 +329,7 @@ def _with_firewalls(
 ) -> list[Node]:
     """Name each host whose firewall is not what it should be, in its first line."""
     wrong = {
-        name: _FIREWALL_NOTES[said["firewall"]].format(inventory=cluster.inventory)
+        name: _FIREWALL_NOTES[said["firewall"]].format(inventory=quoted(cluster.inventory))
         for name, said in answers.items()
         if isinstance(said, dict) and said.get("firewall")
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from click.testing import CliRunner
 from tests.model.conftest import HOSTS, Home
 from tierstack.cli import main
 from tierstack.engine import ssh_data
+from tierstack.host_keys import see
 from tierstack.model.graph import svg
+from tierstack.model.shell import quoted
 
 
 @pytest.fixture
@@ -77,3 +80,26 @@ def test_port_of_ssh_is_shown_and_kept_open(home: Home) -> None:
     for name, port in (("lb1", 2200), ("web1", 22), ("db2", 2201)):
         openings = [o.port for o in cluster.openings(cluster.host(name)) if o.purpose == "SSH"]
         assert openings == [port]
+
+
+def test_way_through_a_jump_host_that_fails_is_told(home: Home, config: Path) -> None:
+    """The jump host's own words, and not that something UNKNOWN has closed the connection."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        # ssh(1) looks for it in the account's home directory, whatever HOME says.
+        config.write_text(f"Host web1\n  ProxyJump 127.0.0.1:{port}\n", encoding="utf-8")
+        hosts = {"web1": {"ssh_hostname": "web1", "ssh_config_file": str(config)}}
+        (seen,) = see(home.path / "prod.py", hosts)
+    assert seen.wrong == (
+        "is not reached by way of its jump host (ProxyJump or ProxyCommand in your SSH"
+        f" configuration): ssh: connect to host 127.0.0.1 port {port}: Connection refused; log in to"
+        " the jump host by ssh first"
+    )
+
+
+def test_commands_are_printed_to_be_pasted() -> None:
+    """A directory with a blank in its name is one word."""
+    assert quoted(Path("/home/me/my ops/prod.py")) == "'/home/me/my ops/prod.py'"
+    assert quoted("~/my ops/prod.py") == "~/'my ops/prod.py'"
+    assert quoted("~/ops/prod.py") == "~/ops/prod.py"

@@ -20,6 +20,7 @@ from tierstack.model.names import owner_of_site_name
 from tierstack.model.ports import check_ports
 from tierstack.model.raw import RawInventory
 from tierstack.model.settings import Settings, SiteSettings
+from tierstack.model.shell import quoted
 from tierstack.model.sizing import check_capacity
 
 
@@ -229,7 +230,7 @@ def _check_files(cluster: Cluster) -> list[Mistake]:
             what = f"{path} lies in the source of {site.name}, which goes to every web host; move it out"
             return [Mistake("balancer.certificate", what)]
     if path.stat().st_mode & 0o007:
-        what = f"{path} holds a private key and can be read by everybody; type: chmod 600 {path}"
+        what = f"{path} holds a private key and can be read by everybody; type: chmod 600 {quoted(path)}"
         return [Mistake("balancer.certificate", what)]
     text = path.read_text(encoding="utf-8", errors="replace")
     if "BEGIN CERTIFICATE" not in text or "PRIVATE KEY" not in text:

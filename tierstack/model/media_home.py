@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tierstack.model.cluster import Cluster
 from tierstack.model.errors import TierstackError
 from tierstack.model.plan import listed
+from tierstack.model.shell import quoted
 
 #: The file of that name lies with the data: which of them says what the data is.
 MARKS = {"home": ".tierstack-home", "copy": ".tierstack-copy", "leaving": ".tierstack-leaving"}
@@ -196,4 +197,4 @@ def _tier(cluster: Cluster) -> str:
 
 
 def _move(cluster: Cluster, to: str) -> str:
-    return f"pyinfra {cluster.inventory} tasks/move_media.py --data to={to}"
+    return f"pyinfra {quoted(cluster.inventory)} tasks/move_media.py --data to={to}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tierstack.model.errors import TierstackError
 from tierstack.model.plan import listed
+from tierstack.model.shell import quoted
 
 #: Where PostgreSQL 15's data lies on Debian 12.
 DATA_DIRECTORY = "/var/lib/postgresql/15/main"
@@ -275,7 +276,7 @@ def _no_primary(holders: Mapping[str, DataDirectory], inventory: str) -> Primary
 
 def switch_to(name: str, inventory: str) -> str:
     """Return what to type for a standby to become the primary."""
-    return f"pyinfra {inventory} tasks/switchover.py --data to={name}"
+    return f"pyinfra {quoted(inventory)} tasks/switchover.py --data to={name}"
 
 
 def _mb(size: int) -> int:

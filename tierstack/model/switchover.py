@@ -13,6 +13,7 @@ from tierstack.model.primary import (
     decide_primary,
     switch_to,
 )
+from tierstack.model.shell import quoted
 
 #: How far a standby may be behind when visitors are about to wait for it, in MiB.
 _BEHIND_LIMIT_MB = 64
@@ -142,7 +143,7 @@ def _refuse_unfit(found: Mapping[str, Member], primary: str, to: str, inventory:
         if late > _BEHIND_LIMIT_MB * 1024**2:
             raise PrimaryError(
                 f"{name} is {late // 1024**2} MiB behind {primary}, and visitors would wait for it;"
-                f" nothing was changed. Wait until it has caught up: tierstack status {inventory}"
+                f" nothing was changed. Wait until it has caught up: tierstack status {quoted(inventory)}"
             )
 
 
