@@ -156,6 +156,14 @@ def test_outer_proxy_is_believed_once_it_is_named(operator: Operator) -> None:
     assert plain.ask("/status.json", headers=garbage).json()["visitor"] == here
 
 
+def test_systemd_knows_all_units_as_they_lie_there(operator: Operator) -> None:
+    """After changed configurations: who types systemctl is not told to reload anything."""
+    for host in operator.cluster().hosts:
+        shown = operator.ask(host.name, "systemctl show '*' -p Id,NeedDaemonReload")
+        stale = [unit for unit in shown.split("\n\n") if "NeedDaemonReload=yes" in unit]
+        assert stale == [], host.name
+
+
 def test_changed_passwords_reach_everyone(operator: Operator) -> None:
     """Other passwords in the secrets file: site and standby go on with them (docker-mailman#769)."""
     secrets = operator.inventory.with_suffix(".secrets.toml")

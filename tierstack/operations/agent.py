@@ -143,7 +143,10 @@ def apply(request):
     try:
         for entry in entries:
             backup[entry["path"]] = take_backup(entry["path"])
-            put(entry)
+            # All are sent where all are judged together. A unit's file that is only written anew is
+            # another one to systemd.
+            if differs(entry, backup):
+                put(entry)
         error = run(request["check"]) or run(request["then"])
     except OSError as problem:
         error = str(problem)
@@ -155,7 +158,10 @@ def apply(request):
             state = "what runs was told nothing, but not all files are the old ones: %s" % problem
             return fail(error, state)
         return fail(error, "the old configuration is back in place and still serves")
-    if any(is_unit_file(entry["path"]) and differs(entry, backup) for entry in entries):
+    # Also what a run that was cut off here has left.
+    units = [action["unit"] for action in request["actions"] if action["unit"]]
+    changed = any(is_unit_file(entry["path"]) and differs(entry, backup) for entry in entries)
+    if changed or needs_reload(units):
         run("systemctl daemon-reload")
     for action in request["actions"]:
         error = run(action["command"])
@@ -184,10 +190,22 @@ def is_unit_file(path):
     return path.startswith("/etc/systemd/system/")
 
 
+def needs_reload(units):
+    """Return whether systemd has another file of one of these units than lies there."""
+    if not units:
+        return False
+    shown = subprocess.run(
+        ["systemctl", "show", "-p", "NeedDaemonReload", *units], stdout=subprocess.PIPE, text=True
+    ).stdout
+    return "NeedDaemonReload=yes" in shown
+
+
 def differs(entry, backup):
-    """Return whether what a path had before is something else."""
+    """Return whether what a path had before is something else, or another's."""
     was = backup[entry["path"]] or {"kind": "absent"}
-    return any(was.get(part) != entry.get(part) for part in ("kind", "target", "content"))
+    wanted = {**entry, "mode": entry["mode"].lstrip("0")} if "mode" in entry else entry
+    parts = ("kind", "target", "content", "mode", "owner", "group")
+    return any(was.get(part) != wanted[part] for part in parts if part in wanted)
 
 
 def check_staged(entries, command):
