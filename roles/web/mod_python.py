@@ -234,6 +234,7 @@ def _node_settings(cluster: Cluster, host: Host) -> bytes:
             {
                 "name": site.name,
                 "domain": site.settings.domains[0].replace("*", "www"),
+                "pages": site.settings.pages,
                 "kept": [f"{site.home}/releases", site.config],
             }
             for site in cluster.sites

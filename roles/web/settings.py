@@ -162,7 +162,9 @@ def wsgi_module(cluster: Cluster, host: Host, site: Site, release: Release) -> b
         "door": DOOR,
         "room": ROOM,
         "forwarders": forwarders(cluster, host),
-        "forwarded": f"HTTP_({'|'.join([*ADDRESS_HEADERS, *PROXY_HEADERS])})".upper().replace("-", "_"),
+        "forwarded": f"HTTP_({'|'.join([*ADDRESS_HEADERS, *PROXY_HEADERS])})".upper().replace(
+            "-", "_"
+        ),
         "site_packages": release.site_packages,
         "python": f"{release.venv}/bin/python",
         "project": release.project(site),

@@ -183,6 +183,7 @@ def test_roll_stops_at_the_first_broken_node(operator: Operator) -> None:
         done = operator.deploy()
     assert done.status != 0
     assert "[web2]   example: https://example.test/ answers 500;" in done.err
+    assert "[web2]   PermissionError: [Errno 13] Permission denied: '/etc/motd'" in done.err
     assert (
         "[web2]   tierstack: the old configuration is back in place and runs; look: journalctl -u"
         " apache2.service, mend it, and deploy again"

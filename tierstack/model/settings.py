@@ -97,6 +97,13 @@ class SiteSettings(_Settings):
         " standby, or the primary where none answers. What goes there is the site's own router's to"
         " say. With psycopg 3 it takes 3.2.6 or later.",
     )
+    pages: Annotated[list[Annotated[str, Field(pattern=r"^/[^\s#]*$")]], Field(min_length=1)] = (
+        Field(
+            default_factory=lambda: ["/"],
+            description="URL paths that must not answer 500, nor what they lead to, on a web node that has"
+            " got a release: else it goes back to the one before, and the roll ends.",
+        )
+    )
     engine: Literal["mod_python"] = Field(
         default="mod_python", description="What runs the site on a web host."
     )

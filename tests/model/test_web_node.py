@@ -1,0 +1,74 @@
+"""What a web node looks at before it goes into rotation with a release."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tierstack.operations.config import template
+
+#: Path to status and where it leads.
+Pages = dict[str, tuple[int, str]]
+
+
+@contextmanager
+def answering(pages: Pages) -> Iterator[dict[str, Any]]:
+    """Serve pages on loopback; yields the settings by which a node asks for them."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, location = pages.get(self.path, (404, ""))
+            self.send_response(status)
+            if location:
+                self.send_header("Location", location)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield {
+                "address": "127.0.0.1",
+                "port": server.server_address[1],
+                "timeout_s": 5,
+                "alone": False,
+            }
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("pages", "said"),
+    [
+        ({"/": (200, "")}, ""),
+        ({}, ""),
+        ({"/": (500, "")}, "shop: https://shop.test/ answers 500; "),
+        (
+            {"/": (302, "/login/?next=/"), "/login/?next=/": (500, "")},
+            "shop: https://shop.test/login/?next=/, to which https://shop.test/ leads, answers 500; ",
+        ),
+        (
+            {"/": (301, "https://shop.test/en/"), "/en/": (302, "home"), "/en/home": (503, "")},
+            "shop: https://shop.test/en/home, to which https://shop.test/ leads, answers 503; ",
+        ),
+        # Another site's pages are not this node's, and a circle is no error of the server's.
+        ({"/": (302, "https://id.test/login")}, ""),
+        ({"/": (302, "/")}, ""),
+    ],
+)
+def test_page_and_what_it_leads_to_are_looked_at(pages: Pages, said: str) -> None:
+    """A front page that only leads to a log-in says nothing of the pages."""
+    node: dict[str, Any] = {"__name__": "web-node"}
+    exec(template("web/usr/local/lib/tierstack/web-node.j2"), node)
+    site = {"name": "shop", "domain": "shop.test"}
+    with answering(pages) as settings:
+        assert node["page_problem"](settings, site, "/") == said
