@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 import threading
 import time
@@ -109,6 +110,11 @@ class Door:
             return Answer(0, error=repr(error), seconds=time.monotonic() - began)
         finally:
             connection.close()
+
+    def connect(self) -> ssl.SSLSocket:
+        """Return a connection to say something on that is no whole request."""
+        plain = socket.create_connection((self.address, self.port or 443), self.patience_s)
+        return _any_certificate().wrap_socket(plain)
 
 
 @dataclass

@@ -9,7 +9,13 @@ from functools import partial
 import pyinfra
 from gevent.lock import RLock
 
-from roles.web.settings import manage_module, manage_program, settings_module, wsgi_module
+from roles.web.settings import (
+    agent_module,
+    manage_module,
+    manage_program,
+    settings_module,
+    wsgi_module,
+)
 from tierstack.model import Cluster, Host, Site
 from tierstack.model.release import Release, Source, pack, release_of
 from tierstack.operations.config import Directory, Entry, File, config, template
@@ -100,6 +106,9 @@ def _modules(
         "tierstack_settings.py": settings_module(cluster, host, site, this, secrets),
         "tierstack_wsgi.py": wsgi_module(cluster, host, site, this),
         "tierstack_manage.py": manage_module(),
+        # Beside it, since an old worker must not import new code.
+        "tierstack_node.py": agent_module("node"),
+        "tierstack_mod_python.py": agent_module("mod_python"),
         "manage": manage_program(site, this, folder),
     }
 

@@ -46,6 +46,7 @@ def deployed(home: Path, arrangement: str, kind: type[Somebody]) -> Iterator[Som
         somebody.edit("../../example", "example", "group_data/all.py")
         _put_files_at_the_root(somebody)
         _take_an_environment(somebody)
+        shutil.copy(ROOT / "tests/ladder/wsgi_site.py", home / "example/mysite/wsgi.py")
         with somebody.fresh_hosts():
             somebody.deploy_well()
             yield somebody

@@ -9,6 +9,7 @@ import pytest
 
 from tests.files import assert_no_trick_gets_a_file
 from tests.ladder.conftest import assert_root_files, deployed
+from tests.ladder.odd_answers import assert_wsgi_is_kept
 from tests.look import assert_admin_is_whole, assert_browser_shows_the_site, assert_pages_are_whole
 from tests.operator import Operator, assert_nothing_changed
 from tests.uploads import log_in, upload
@@ -55,6 +56,11 @@ def test_site_is_whole(operator: Operator) -> None:
     assert_root_files(operator)
     if len(cluster.tier("media")) > 1:
         assert_no_trick_gets_a_file(operator)
+
+
+def test_answers_are_whole_or_cut(operator: Operator) -> None:
+    """Every method, body and kind of answer that WSGI has; failures that no client takes for whole."""
+    assert_wsgi_is_kept(operator)
 
 
 def test_every_balancer_lets_visitors_in(operator: Operator) -> None:
