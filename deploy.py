@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from pyinfra import host
 
-from roles import balancer, base, cache, copies, db, media, share, web
+from roles import balancer, base, cache, copies, db, leaving, media, share, web
 from tierstack.hosts import surveyed_cluster, whole_run
 from tierstack.operations.gate import gate
 from tierstack.secrets import load_secrets
@@ -76,6 +76,14 @@ gate(name="The web tier answers", before="the balancers", answers=web.answers(cl
 if "balancer" in me.tiers:
     balancer.deploy(cluster, me, secrets)
 gate(name="The front door answers", before="the end", answers=balancer.answers(cluster, me))
+
+# Sites that have left the inventory served until here: their data stays.
+if cluster.leaving:
+    leaving.unmount(cluster, me)
+    gate(name="Nobody uses the files of sites that left", before="their end")
+    leaving.drop(cluster, me, secrets)
+    gate(name=leaving.what_stays(cluster), before="the end")
+base.note_served(cluster, me, secrets)
 
 # Now that nobody needs them any more: ports that are no longer named, access of removed hosts to
 # the databases, slots of removed standbys, programs of tiers that a host has left.

@@ -11,6 +11,7 @@ from tierstack.model import UNITS, Cluster, Host, Opening, Site
 from tierstack.model.identity import ID, NOTE, irreplaceable
 from tierstack.model.plan import Rules
 from tierstack.model.preflight import HAVE_ACCOUNTS
+from tierstack.model.served import served_names, site_notes
 from tierstack.operations.config import Directory, File, Unit, config, template
 from tierstack.operations.new_connection import over_new_connection
 from tierstack.operations.packages import packages
@@ -68,8 +69,8 @@ _NO_DEFAULT_CLUSTER = (
 
 def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     """Bring a host to the state that every tier builds on."""
-    # First of all: whatever becomes of this run, the host tells whose secrets it was given.
-    _note(cluster, host, secrets)
+    # First of all: whatever becomes of this run, the host tells whose secrets and sites it has.
+    _note(cluster, host, secrets, served_names(hosts.all_facts()))
     packages(
         name="Packages of this host's tiers are installed",
         missing=hosts.facts(host.name)["packages"]["missing"],
@@ -77,7 +78,22 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     )
     # Accounts and kernel settings first: files of the tiers belong to these accounts, and
     # programs bind to the cluster address.
-    sites = cluster.sites if HAVE_ACCOUNTS & set(host.tiers) else ()
+    settle(cluster, host)
+    # Nothing is closed yet: what served before serves on, whatever becomes of this run.
+    wanted, outdated = _rules(cluster, host), _outdated(cluster, host)
+    _firewall(
+        "Firewall lets through what the flows name",
+        host,
+        {chain: [*wanted[chain], *outdated[chain]] for chain in wanted},
+    )
+
+
+def settle(cluster: Cluster, host: Host) -> None:
+    """Have the accounts of the sites that the cluster knows, and the system's own settings."""
+    sites = cluster.known_sites if HAVE_ACCOUNTS & set(host.tiers) else ()
+    # Whoever can open a door can hold all requests back: root, and who serves. Where another site is
+    # to serve, the web node sees to it when that one starts.
+    serving = (cluster.leaving or cluster.sites)[0].account
     config(
         name="Accounts, kernel settings and journal limits are in place",
         stamp="base",
@@ -92,9 +108,8 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
                 template(
                     "base/etc/tmpfiles.d/tierstack.conf.j2",
                     sites=sites,
-                    # Whoever can open one can hold all requests back: root, and whose they are.
                     doors=(DOOR, ROOM) if "web" in host.tiers else (),
-                    doors_group=cluster.sites[0].account,
+                    doors_group=serving,
                 ),
             ),
             File(
@@ -130,21 +145,26 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             ),
         ],
     )
-    # Nothing is closed yet: what served before serves on, whatever becomes of this run.
-    wanted, outdated = _rules(cluster, host), _outdated(cluster, host)
-    _firewall(
-        "Firewall lets through what the flows name",
-        host,
-        {chain: [*wanted[chain], *outdated[chain]] for chain in wanted},
-    )
 
 
-def _note(cluster: Cluster, host: Host, secrets: Secrets) -> None:
-    """Note on a host which cluster it is of, and by which secrets; asked for at the next run's start."""
-    note = {"id": secrets[ID], "secrets": irreplaceable(secrets.values)}
+def note_served(cluster: Cluster, host: Host, secrets: Secrets) -> None:
+    """Note, at the end of a good run, that the inventory's sites are served, and no other."""
+    sites = {site.name for site in cluster.sites}
+    # It says so already where the note of this run's start does.
+    if not sites <= served_names(hosts.all_facts()) or cluster.leaving:
+        _note(cluster.without_leaving(), host, secrets, sites)
+
+
+def _note(cluster: Cluster, host: Host, secrets: Secrets, served: Collection[str]) -> None:
+    """Note on a host what its cluster is: the next run's look at the hosts asks for it."""
+    note = {
+        "id": secrets[ID],
+        "secrets": irreplaceable(secrets.values),
+        "sites": site_notes(cluster, served),
+    }
     if hosts.facts(host.name)["note"] != note:
         config(
-            name="The host knows which cluster it is of",
+            name="The host knows its cluster and its sites",
             stamp="cluster",
             entries=[File(NOTE, (json.dumps(note, indent=4) + "\n").encode(), mode="600")],
         )

@@ -86,7 +86,7 @@ def _send(cluster: Cluster, host: Host, secrets: Secrets) -> None:
                 "/etc/tierstack/lsyncd.conf.lua",
                 template(
                     "media/etc/tierstack/lsyncd.conf.lua.j2",
-                    sites=cluster.sites,
+                    sites=cluster.known_sites,
                     copies=cluster.copies,
                     user=USER,
                     port=cluster.settings.media.copy_port,
@@ -97,7 +97,7 @@ def _send(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             ),
             File(
                 f"/etc/systemd/system/{SENDER}",
-                template(f"media/etc/systemd/system/{SENDER}.j2", sites=cluster.sites),
+                template(f"media/etc/systemd/system/{SENDER}.j2", sites=cluster.known_sites),
                 needs="restart",
             ),
         ],
@@ -132,7 +132,7 @@ def receive(cluster: Cluster, host: Host, secrets: Secrets, senders: Sequence[Ho
                 _CONF,
                 template(
                     "media/etc/tierstack/rsyncd.conf.j2",
-                    sites=cluster.sites,
+                    sites=cluster.known_sites,
                     address=host.address,
                     port=cluster.settings.media.copy_port,
                     senders=[sender.address for sender in senders],
@@ -142,7 +142,7 @@ def receive(cluster: Cluster, host: Host, secrets: Secrets, senders: Sequence[Ho
             ),
             File(
                 f"/etc/systemd/system/{RECEIVER}",
-                template(f"media/etc/systemd/system/{RECEIVER}.j2", sites=cluster.sites),
+                template(f"media/etc/systemd/system/{RECEIVER}.j2", sites=cluster.known_sites),
                 needs="restart",
             ),
         ],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pyinfra
@@ -65,7 +66,7 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
                     max_fds=_MAX_FDS,
                     download_s=_DOWNLOAD_S,
                     inert=INERT,
-                    sites=[_virtual_host(cluster, site) for site in cluster.sites],
+                    sites=_virtual_hosts(cluster),
                 ),
             ),
             File(
@@ -125,6 +126,17 @@ def static_files(cluster: Cluster, host: Host) -> None:
             source=current.static,
             target=site.static_root,
         )
+    if host.name in media_hosts:
+        # Until it has left, the old site's directory is what a name that both have leads to.
+        for old, site in pyinfra.host.loop(list(product(cluster.leaving, cluster.sites))):
+            current = release(cluster, site)
+            static_release(
+                name=f"Static files of {site.name} are beside those of {old.name}, which leaves",
+                release=current.id,
+                source_host=cluster.tier("web")[0].name,
+                source=current.static,
+                target=old.static_root,
+            )
 
 
 class MediaAnswers(FactBase[str]):
@@ -187,7 +199,7 @@ def _directories(cluster: Cluster) -> list[Directory | File]:
         File(f"{root}{HEALTH_PATH}", b"ok\n"),
         File(f"{root}/-/error.html", template("media/etc/tierstack/media/-/error.html.j2")),
     ]
-    for site in cluster.sites:
+    for site in cluster.known_sites:
         found += [
             Directory(site.home),
             Directory(site.static_root),
@@ -195,11 +207,27 @@ def _directories(cluster: Cluster) -> list[Directory | File]:
     return found
 
 
-def _virtual_host(cluster: Cluster, site: Site) -> dict[str, Any]:
-    return {
-        "hosts": host_pattern(site.settings.domains),
-        "directories": _served(cluster, site),
-    }
+def _virtual_hosts(cluster: Cluster) -> list[dict[str, Any]]:
+    """
+    Return the sites for lighttpd, of which the last one counts where several patterns fit a name.
+
+    A site that leaves keeps its names until the pages of others are there, and has URLs of theirs
+    that it does not use itself.
+    """
+    kept = {domain for old in cluster.leaving for domain in old.settings.domains}
+    others = [served for site in cluster.sites for served in _served(cluster, site)]
+    found = []
+    for site in cluster.sites:
+        # lighttpd takes no condition twice.
+        domains = [domain for domain in site.settings.domains if domain not in kept]
+        if domains:
+            found.append({"hosts": host_pattern(domains), "directories": _served(cluster, site)})
+    for old in cluster.leaving:
+        own = _served(cluster, old)
+        urls = {directory["url"] for directory in own}
+        own += [directory for directory in others if directory["url"] not in urls]
+        found.append({"hosts": host_pattern(old.settings.domains), "directories": _in_order(own)})
+    return found
 
 
 def _served(cluster: Cluster, site: Site) -> list[dict[str, Any]]:
@@ -219,16 +247,20 @@ def _served(cluster: Cluster, site: Site) -> list[dict[str, Any]]:
             "hashed_names": HASHED if settings.hashed_static else "",
         },
     }
-    # The longer URL first: one may lie below the other, and the first that fits counts.
-    urls = sorted(found, key=lambda url: (-len(url), url))
+    return _in_order(
+        [
+            {**directory, "url": url, "url_pattern": re.escape(url)}
+            for url, directory in found.items()
+        ]
+    )
+
+
+def _in_order(directories: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort with the longer URL first: one may lie below the other, and the first that fits counts."""
+    found = sorted(directories, key=lambda directory: (-len(directory["url"]), directory["url"]))
     return [
-        {
-            **found[url],
-            "url": url,
-            "url_pattern": re.escape(url),
-            "or_else": "else " if url != urls[0] else "",
-        }
-        for url in urls
+        {**directory, "or_else": "else " if number else ""}
+        for number, directory in enumerate(found)
     ]
 
 

@@ -13,6 +13,7 @@ from tierstack import hosts
 from tierstack.inventory import checked_cluster
 from tierstack.model import Cluster, Flow, Host
 from tierstack.model.media_home import MediaRoot, decide_source
+from tierstack.model.plan import listed
 from tierstack.operations.config import applied
 from tierstack.operations.move_media import Way
 from tierstack.secrets import Secrets
@@ -42,6 +43,11 @@ def cluster_afterwards() -> Cluster:
         return str(to)
 
     found = hosts.surveyed_cluster(_packages, decide, with_secrets=True)
+    if found.leaving:
+        left = listed([site.name for site in found.leaving])
+        raise PyinfraError(
+            f"{left} has not left yet: deploy first, with the word for it; nothing was changed"
+        )
     if source(found) != found.media_home and _mounts(found.media_home):
         raise PyinfraError(
             f"{to} mounts MEDIA_ROOT itself, and would have to serve without it while it is copied;"

@@ -64,7 +64,7 @@ def export(cluster: Cluster, host: Host, secrets: Secrets, *, everyone: bool) ->
     if not everyone:
         clients = {**hosts.facts(host.name)["share_clients"], **clients}
     directories: list[Entry] = []
-    for site in cluster.sites:
+    for site in cluster.known_sites:
         directories += [
             Directory(site.home),
             # Set-group-ID: what somebody else puts in still belongs to the site's group.
@@ -87,7 +87,7 @@ def export(cluster: Cluster, host: Host, secrets: Secrets, *, everyone: bool) ->
                     _EXPORTS,
                     template(
                         "storage/etc/exports.d/tierstack.exports.j2",
-                        sites=cluster.sites,
+                        sites=cluster.known_sites,
                         clients=clients.items(),
                     ),
                 ),
@@ -122,22 +122,44 @@ def export(cluster: Cluster, host: Host, secrets: Secrets, *, everyone: bool) ->
                     "storage/etc/tierstack/share_sshd_config.j2",
                     address=host.address,
                     port=cluster.settings.media.sshfs_port,
-                    sites=cluster.sites,
+                    sites=cluster.known_sites,
                 ),
             ),
             File(
                 f"/etc/systemd/system/{_SSHFS_EXPORT}",
-                template(
-                    "storage/etc/systemd/system/tierstack-share.service.j2", sites=cluster.sites
-                ),
+                template("storage/etc/systemd/system/tierstack-share.service.j2"),
                 needs="restart",
+            ),
+            File(
+                f"/etc/systemd/system/{_SSHFS_EXPORT}.d/sites.conf",
+                template(
+                    "storage/etc/systemd/system/tierstack-share.service.d/sites.conf.j2",
+                    accounts=[site.account for site in cluster.known_sites],
+                    paths=[site.media_root for site in cluster.known_sites],
+                ),
             ),
         ],
         # In place, not staged: sshd also judges the key that the file names, and its mode.
         check="mkdir -p /run/sshd && sshd -t -f /etc/tierstack/share_sshd_config",
         then=_REREAD_EXPORTS,
-        units=[Unit(_SSHFS_EXPORT)],
+        units=[Unit(_SSHFS_EXPORT, reload=_reload_sshfs_export(cluster))],
     )
+
+
+def _reload_sshfs_export(cluster: Cluster) -> str:
+    """
+    Return a shell command that has the running service show a site more, or one less.
+
+    A restart would end all mounts, and fail uploads until they are there again. Source:
+    systemctl(1), bind.
+    """
+    seen = f"/proc/$(systemctl show -P MainPID {_SSHFS_EXPORT})/mountinfo"
+    steps = [
+        f"usermod -p '*' {site.account} && {{ grep -q ' {site.media_root} ' {seen}"
+        f" || systemctl bind --mkdir {_SSHFS_EXPORT} {site.media_root}; }}"
+        for site in cluster.known_sites
+    ]
+    return " && ".join([*steps, f"systemctl reload {_SSHFS_EXPORT}"])
 
 
 def close(cluster: Cluster, host: Host) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -23,6 +24,7 @@ from tierstack.model import Cluster, Host, InventoryError, Mistake
 from tierstack.model.identity import judge_secrets
 from tierstack.model.media_home import MediaHomeError, MediaRoot, decide_home
 from tierstack.model.preflight import clock_offset_s, judge, no_answer, question
+from tierstack.model.served import judge_sites, leaving_sites
 from tierstack.model.sizing import check_capacity
 from tierstack.operations.remote import program
 from tierstack.run_lock import lock_out_others
@@ -46,6 +48,11 @@ _facts: dict[str, dict[str, Any]] = {}
 def facts(name: str) -> dict[str, Any]:
     """Return what `preflight_agent.py` said of a host, by name."""
     return _facts[name]
+
+
+def all_facts() -> dict[str, dict[str, Any]]:
+    """Return what `preflight_agent.py` said of all hosts that were asked, by name."""
+    return _facts
 
 
 def once_a_run(ask: Callable[_Asked, _Answer]) -> Callable[_Asked, _Answer]:
@@ -142,6 +149,11 @@ def surveyed_cluster(
         # Before any is made: a file that is missing must not become a new one.
         if with_secrets and hosts[0].data.get("new_secrets") != "yes":
             mistakes += judge_secrets(declared, secrets_at_hand(declared), _facts)
+        if with_secrets:
+            removed = filter(None, str(hosts[0].data.get("removed") or "").split(","))
+            everyone = len(names) == len(declared.hosts)
+            mistakes += judge_sites(declared, _facts, set(removed), everyone=everyone)
+            surveyed = replace(surveyed, leaving=leaving_sites(declared, _facts))
     mistakes += check_capacity(surveyed)
     for host in surveyed.hosts:
         # A balancer sends each web node as much as it has memory for.

@@ -19,6 +19,7 @@ from pyinfra_cli.inventory import make_inventory
 from tierstack.host_keys import advice
 from tierstack.model import TIERS, UNITS, Cluster, Host
 from tierstack.model.media_home import COPY_UNITS
+from tierstack.model.plan import listed
 from tierstack.model.primary import slot_name, switch_to
 from tierstack.model.shell import quoted
 from tierstack.operations.haproxy import HaproxyStat, Server
@@ -213,8 +214,22 @@ def _judge_web(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _Ro
         return Node("web", host.name, "out of rotation", serves, note, good=False)
     if out := _in_rotation(host, rotation):
         return Node("web", host.name, "out of rotation", serves, out, good=False)
-    lost = _lost_mounts(cluster, host, said)
-    return Node("web", host.name, "in rotation", serves, lost, good=not lost)
+    wrong = _other_sites(cluster, said) or _lost_mounts(cluster, host, said)
+    return Node("web", host.name, "in rotation", serves, wrong, good=not wrong)
+
+
+def _other_sites(cluster: Cluster, said: dict[str, Any]) -> str:
+    """Return which sites a web host serves instead of the inventory's, or an empty string."""
+    missing = [site for site, release in said["releases"].items() if not release]
+    ours = {site.name for site in cluster.sites}
+    others = [site for site in said["noted"] if site not in ours]
+    notes = [f"has no release of {listed(missing)}"] if missing else []
+    if others:
+        notes.append(
+            f"serves {listed(others)}, which the inventory has no more; type: tierstack plan"
+            f" {cluster.inventory}"
+        )
+    return "; ".join(notes)
 
 
 def _lost_mounts(cluster: Cluster, host: Host, said: dict[str, Any]) -> str:

@@ -134,6 +134,12 @@ def _entries(cluster: Cluster, host: Host, secrets: Secrets) -> Sequence[Entry]:
             needs="restart",
         ),
         *(e for site in cluster.sites for e in _site_entries(cluster, host, site, secrets)),
+        # With the new ones in one change, so that what fails takes all of it back.
+        *(
+            Absent(f"{apache}/sites-{state}/{site.name}.conf", needs="restart", once=True)
+            for site in cluster.leaving
+            for state in ("enabled", "available")
+        ),
         File(
             "/etc/tierstack/apache2-envvars",
             template("web/etc/tierstack/apache2-envvars.j2"),

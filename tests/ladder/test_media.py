@@ -15,7 +15,7 @@ from tests.browser import Browser
 from tests.needs import lab_directory, need_root
 from tests.operator import BIN, ROOT, Deploy, Operator, assert_nothing_changed, wait_until
 from tests.uploads import add_article, at_work, log_in, upload
-from tests.visitor import steady_visitor
+from tests.visitor import steady_visitor, steady_writer
 
 #: A lab of its own: that of the stories may still be up.
 _LAB = {
@@ -171,6 +171,66 @@ def test_empty_disk_of_the_home_empties_no_copy(operator: Operator, editor: Brow
     assert_nothing_changed(operator.deploy())
 
 
+def test_site_under_another_name(operator: Operator, editor: Browser) -> None:
+    """
+    A site that is missing in the list is asked for; it serves on until another one does.
+
+    Then its data stays, and is there again when it comes back.
+    """
+    url, _ = upload(operator, editor, "of the first name.png")
+    page = operator.door.ask("/").text
+    static = "/static/" + page.partition('href="/static/')[2].partition('"')[0]
+    settings, requirements = "group_data/all.py", "example/requirements.txt"
+    operator.edit('name="example"', 'name="shop"', settings)
+    said = operator.deploy()
+    assert said.status == 1
+    assert said.err.endswith(
+        "2 errors, no host was changed\n"
+        "  sites: example is served, as one1, web1, web2, media1 and media2 note, and is not in the list"
+        " any more. A name is that of database, account and MEDIA_ROOT: a site under another one starts"
+        ' empty. Write name="example" again; or, if it is to go, add --data removed=example: its'
+        " database and its files stay where they are\n"
+        "  sites[0].uid: 5800 is the number of example's account, whose files stay on the hosts; write"
+        " uid=5801 for shop, and leave it there\n"
+    ), said.err
+    status = operator.tierstack("status", str(operator.inventory), "--json")
+    assert "has no release of shop; serves example, which the inventory has no more" in status.out
+    assert status.status == 1
+
+    operator.edit('name="shop"', 'name="shop", uid=5801', settings)
+    good = (operator.home / requirements).read_text(encoding="utf-8")
+    operator.edit(good, f"{good}no-such-package-of-ours==1\n", requirements)
+    with (
+        at_work(operator, editor, url, "one who stays"),
+        steady_visitor(operator.door, static, per_second=5) as files,
+    ):
+        assert operator.deploy("--data", "removed=example").status != 0
+    assert files.failed == []
+    (operator.home / requirements).write_text(good, encoding="utf-8")
+
+    before = entries(operator, "example")
+    with (
+        steady_visitor(operator.door, "/", per_second=5) as pages,
+        steady_visitor(operator.door, static, per_second=5) as files,
+        steady_writer(operator.door, pause_s=0.2) as written,
+    ):
+        operator.deploy_well("--data", "removed=example")
+    assert (pages.failed, files.failed, written.failed) == ([], [], [])
+    rows = [entries(operator, "example") - before, entries(operator, "shop")]
+    assert sum(rows) == written.count > 20, rows
+    assert operator.door.ask(url).status == 404
+    for host in operator.cluster().hosts:
+        assert operator.ask(host.name, "systemctl --failed --no-legend") == ""
+    assert_nothing_changed(operator.deploy())
+
+    operator.edit('name="shop", uid=5801', 'name="example"', settings)
+    operator.deploy_well("--data", "removed=shop")
+    assert entries(operator, "example") == before + rows[0]
+    assert operator.door.ask(url).status == 200
+    assert alike(operator, "media1", "media2")
+    assert operator.tierstack("status", str(operator.inventory)).status == 0
+
+
 def test_third_media_host_joins(operator: Operator, editor: Browser) -> None:
     """A line more: it gets all files, what lay in its way is moved aside, and no visitor notices."""
     url, _ = upload(operator, editor, "before the third.png")
@@ -275,6 +335,12 @@ def test_move_that_was_cut_off_between_the_marks(operator: Operator, editor: Bro
 
 
 # What is looked at
+
+
+def entries(operator: Operator, database: str) -> int:
+    """Return how many rows visitors have written into a site's database."""
+    query = "select count(*) from guestbook_entry where message = 'I was here.'"
+    return int(operator.ask("one1", f"runuser -u postgres -- psql -XAt {database}", given=query))
 
 
 def move(operator: Operator, to: str) -> Deploy:

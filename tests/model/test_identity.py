@@ -94,13 +94,25 @@ def test_missing_line_is_refused(home: Home, living: Any) -> None:
     remove(home, "database_password")
     assert refused(home, said) == [
         "prod.secrets.toml: sites.blog.database_password is missing, and "
-        f"{EVERYBODY} were deployed with it; put it back from a copy of the file, or, to have a new one,"
-        " add --data new_secrets=yes"
+        f"{EVERYBODY} were deployed with it; put it back from a copy of the file, or, to have a new one"
+        " (of a variable: none), add --data new_secrets=yes"
     ]
     remove(home, "secret_key")
     (found,) = refused(home, said)
     assert "sites.blog.database_password and sites.blog.secret_key are missing" in found
-    assert "put them back from a copy of the file, or, to have new ones, add" in found
+    assert "put them back from a copy of the file, or, to have new ones (of a variable:" in found
+
+
+def test_missing_variable_is_refused(home: Home) -> None:
+    """A site's own secret is not forgotten with the end of a file."""
+    load_secrets(home.load())
+    file = secrets_file(home.load())
+    whole = file.read_text(encoding="utf-8")
+    file.write_text(f'{whole}[sites.blog.environment]\nMAIL_KEY = "k"\n', encoding="utf-8")
+    said = noted(home)
+    file.write_text(whole, encoding="utf-8")
+    (found,) = refused(home, said)
+    assert found.startswith("prod.secrets.toml: sites.blog.environment.MAIL_KEY is missing, and ")
 
 
 def test_what_nobody_notices_is_made_anew(home: Home) -> None:

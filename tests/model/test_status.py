@@ -22,6 +22,7 @@ def answers() -> dict[str, Any]:
         "firewall": "",
         "web": 200,
         "releases": {"blog": "abc"},
+        "noted": ["blog"],
         "mounts": {"blog": True},
     }
     servers = [

@@ -106,7 +106,8 @@ def _sites(raw: RawInventory, settings: Settings, mistakes: list[Mistake]) -> tu
             mistakes.append(Mistake(f"{where}.media_url", what))
         source = _source(raw, site)
         _check_source(site, source, where, mistakes)
-        sites.append(Site(settings=site, source=source, uid=FIRST_SITE_UID + index))
+        uid = FIRST_SITE_UID + index if site.uid is None else site.uid
+        sites.append(Site(settings=site, source=source, uid=uid))
     return tuple(sites)
 
 

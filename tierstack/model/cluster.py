@@ -143,6 +143,7 @@ class Cluster:
         sites: all sites.
         settings: the settings with defaults filled in.
         flows: every connection that the cluster needs.
+        leaving: sites that the hosts know and the inventory has no more; they serve until others do.
         found_home: name of the host that has MEDIA_ROOT, as the hosts said; "" until they were asked.
     """
 
@@ -154,6 +155,7 @@ class Cluster:
     settings: Settings
     flows: tuple[Flow, ...] = ()
     found_home: str = ""
+    leaving: tuple[Site, ...] = ()
 
     def host(self, name: str) -> Host:
         """Return the host of that name. Raises KeyError when there is none."""
@@ -251,6 +253,15 @@ class Cluster:
         """Return the addresses that the flows let connect to `port` of a tier, sorted."""
         tiers = {flow.source for flow in self.flows if flow.target == target and flow.port == port}
         return tuple(sorted({host.address for tier in tiers for host in self.tier(tier)}))
+
+    @property
+    def known_sites(self) -> tuple[Site, ...]:
+        """The inventory's sites, and after them those that are leaving."""
+        return (*self.sites, *self.leaving)
+
+    def without_leaving(self) -> Cluster:
+        """Return the cluster as it is once the sites that are leaving have left."""
+        return replace(self, leaving=())
 
     def with_media_home(self, name: str) -> Cluster:
         """Return the cluster with MEDIA_ROOT on the host of that name."""

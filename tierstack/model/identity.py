@@ -108,21 +108,24 @@ def judge_secrets(cluster: Cluster, at_hand: SecretsAtHand, said: _Said) -> list
         )
         return [Mistake(at_hand.file, what)]
     missing = [name for name in irreplaceable(at_hand.wanted) if name not in at_hand.names]
-    if not missing:
-        return []
+    given = {secret for name in deployed for secret in _given(cluster, said[name])}
+    # Which variables a site wants stands nowhere else than in the file.
+    variables = tuple(f"sites.{site.name}.environment." for site in cluster.sites)
     lost = sorted(
-        set(missing) & {secret for name in deployed for secret in _given(cluster, said[name])}
+        secret
+        for secret in given - at_hand.names
+        if secret in missing or secret.startswith(variables)
     )
     if lost:
         what = (
             f"{listed(lost)} {_are(lost)} missing, and {listed(deployed)} {_been(deployed)} deployed"
             f" with {'it' if len(lost) == 1 else 'them'}; put {'it' if len(lost) == 1 else 'them'} back"
-            f" from a copy of the file, or, to have {'a new one' if len(lost) == 1 else 'new ones'},"
-            f" add {ANEW}"
+            f" from a copy of the file, or, to have {'a new one' if len(lost) == 1 else 'new ones'}"
+            f" (of a variable: none), add {ANEW}"
         )
         return [Mistake(at_hand.file, what)]
     others = [host.name for host in cluster.hosts if host.name not in said]
-    if others and not deployed:
+    if missing and others and not deployed:
         what = (
             f"{listed(missing)} {_are(missing)} missing, and whether the cluster has"
             f" {'it' if len(missing) == 1 else 'them'} already cannot be told without {listed(others)},"

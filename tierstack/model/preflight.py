@@ -67,7 +67,7 @@ def question(
         "ports": ports,
         "peers": _peers(cluster, host, asked),
         "accounts": _accounts(cluster, host),
-        "media": {site.name: site.media_root for site in cluster.sites},
+        "media": [site.name for site in cluster.sites],
         "packages": packages,
     }
 

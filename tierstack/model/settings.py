@@ -38,6 +38,11 @@ class SiteSettings(_Settings):
         " small letters, digits and hyphens, a letter first; names that Debian or PostgreSQL has are"
         " refused."
     )
+    uid: Annotated[int, Field(ge=5800, le=5999)] | None = Field(
+        default=None,
+        description="Number of its account on every host; by default 5800 for the first site of the"
+        " list. Needed where the number of a site that has left is not free.",
+    )
     source: str = Field(
         description="Directory of the project, absolute or relative to the directory that holds `group_data/`."
     )

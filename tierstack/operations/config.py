@@ -79,10 +79,18 @@ class Link:
 
 @dataclass(frozen=True)
 class Absent:
-    """A file, link or empty directory that must not be there."""
+    """
+    A file, link or empty directory that must not be there.
+
+    Args:
+        path: absolute path on the host.
+        needs: what it asks of the operation's units when it goes.
+        once: whether later runs do not name it any more: what units have loaded is the same then.
+    """
 
     path: str
     needs: Activation = "reload"
+    once: bool = False
 
 
 Entry = File | Directory | Link | Absent
@@ -338,7 +346,7 @@ def _digest(entries: Sequence[Entry]) -> str:
             parts.append(f"{entry.path} {_sha256(entry.content)}")
         elif isinstance(entry, Link):
             parts.append(f"{entry.path} -> {entry.target}")
-        elif isinstance(entry, Absent):
+        elif isinstance(entry, Absent) and not entry.once:
             parts.append(f"{entry.path} absent")
     return _sha256("\n".join(sorted(parts)).encode())[:16]
 

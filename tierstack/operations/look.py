@@ -22,6 +22,7 @@ def main(request):
     if "web" in request["tiers"]:
         found["web"] = http_status(request["address"], request["web_port"], "/-/health")
         found["releases"] = {site: release(site) for site in request["sites"]}
+        found["noted"] = noted()
     if {"web", "media", "storage"} & set(request["tiers"]):
         found["mounts"] = {site: mounted("/srv/%s/media" % site) for site in request["sites"]}
         found["marks"] = {site: mark("/srv/%s/media" % site) for site in request["sites"]}
@@ -80,6 +81,15 @@ def firewall():
     if not good or "policy drop" not in said:
         return "gone"
     return "" if active("tierstack-firewall") == "active" else "closed"
+
+
+def noted():
+    """Return the sites that this host has noted as served."""
+    try:
+        with open("/var/lib/tierstack/cluster.json") as file:
+            return [site["name"] for site in json.load(file)["sites"] if site["served"]]
+    except (OSError, ValueError, KeyError):
+        return []
 
 
 def release(site):

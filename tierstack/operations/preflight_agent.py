@@ -50,7 +50,8 @@ def main(request):
         found["sites"] = sorted(
             os.path.basename(path) for path in glob.glob("/etc/tierstack/sites/*")
         )
-        found["media"] = {site: media(site, path) for site, path in request["media"].items()}
+        known = {site["name"] for site in found["note"].get("sites", [])} | set(request["media"])
+        found["media"] = {site: media(site, "/srv/%s/media" % site) for site in sorted(known)}
         kind = "container" if found["container"] else "machine"
         found["packages"] = packages(request["packages"][kind])
     found["clock"] = [began, time.time()]
