@@ -10,8 +10,10 @@ from typing import TypeVar
 
 import pytest
 
+from tests.browser import Browser
 from tests.needs import lab_directory, need_root
 from tests.operator import ROOT, Operator
+from tests.uploads import PICTURE, add_article, article, url_of
 
 #: A lab of its own: that of the stories may still be up.
 LAB = {
@@ -45,6 +47,7 @@ def deployed(home: Path, arrangement: str, kind: type[Somebody]) -> Iterator[Som
         somebody = kind.at(home / f"{arrangement}.py")
         somebody.edit("../../example", "example", "group_data/all.py")
         _put_files_at_the_root(somebody)
+        _write_as_before_django_3(somebody)
         _take_an_environment(somebody)
         shutil.copy(ROOT / "tests/ladder/wsgi_site.py", home / "example/mysite/wsgi.py")
         with somebody.fresh_hosts():
@@ -75,6 +78,21 @@ def _put_files_at_the_root(somebody: Operator) -> None:
     (public / "about" / "Logo 1.GIF").write_bytes(GIF)
     (public / "favicon.ico").write_bytes(GIF)  # Browsers ask for it where no page names another.
     (public / "settings.txt").symlink_to("../mysite/settings.py")
+
+
+def _write_as_before_django_3(somebody: Operator) -> None:
+    """Have large uploads be the site's alone, and all that it writes by itself."""
+    lines = "FILE_UPLOAD_PERMISSIONS = FILE_UPLOAD_DIRECTORY_PERMISSIONS = None\nos.umask(0o077)\n"
+    somebody.edit("\nSESSION_ENGINE", f"\n{lines}\nSESSION_ENGINE", "example/mysite/settings.py")
+
+
+def assert_large_upload_is_served(operator: Operator, editor: Browser) -> None:
+    """One that Django keeps in a file of its own meanwhile, above 2.5 MB."""
+    name, content = "large.png", PICTURE + bytes(3 * 2**20)
+    saved = add_article(editor, name, content)
+    assert saved.status == 302, saved.text[:2000]
+    served = operator.door.ask(url_of(editor.get(article(name)).text))
+    assert (served.status, len(served.body)) == (200, len(content))
 
 
 def assert_root_files(operator: Operator) -> None:

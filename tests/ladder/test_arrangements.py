@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.files import assert_no_trick_gets_a_file
-from tests.ladder.conftest import assert_root_files, deployed
+from tests.ladder.conftest import assert_large_upload_is_served, assert_root_files, deployed
 from tests.ladder.odd_answers import assert_wsgi_is_kept
 from tests.look import assert_admin_is_whole, assert_browser_shows_the_site, assert_pages_are_whole
 from tests.operator import Operator, assert_nothing_changed
@@ -52,6 +52,7 @@ def test_site_is_whole(operator: Operator) -> None:
         cluster.media_home.name, "stat -c '%U %a' /srv/example/media/articles/*.png"
     )
     assert owner == "example 644"
+    assert_large_upload_is_served(operator, editor)
     assert_browser_shows_the_site(operator.door)
     assert_root_files(operator)
     if len(cluster.tier("media")) > 1:

@@ -22,7 +22,7 @@ import pytest
 from bench.report import insert
 from tests.browser import Browser
 from tests.files import assert_no_trick_gets_a_file
-from tests.ladder.conftest import assert_root_files, deployed
+from tests.ladder.conftest import assert_large_upload_is_served, assert_root_files, deployed
 from tests.ladder.traffic import Step, Traffic
 from tests.look import assert_admin_is_whole, assert_browser_shows_the_site, assert_pages_are_whole
 from tests.operator import BIN, ROOT, Operator, assert_nothing_changed, wait_until
@@ -91,6 +91,7 @@ def test_apache_serves_uploads_and_static_files(climber: Climber, editor: Browse
     assert climber.door.ask(url.rpartition("/")[0] + "/").status in (403, 404), "a listing"
     folder = "/srv/example/media"
     assert climber.ask("web1", f"stat -c '%U %a' {folder}/articles/*.png") == "example 644"
+    assert_large_upload_is_served(climber, editor)
     assert_no_trick_gets_a_file(climber)
 
 

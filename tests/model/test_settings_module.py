@@ -424,3 +424,61 @@ def test_modules_are_python(home: Home) -> None:
     compile(wsgi_module(cluster, host, site, RELEASE), "tierstack_wsgi.py", "exec")
     text = settings_module(cluster, host, site, RELEASE, _secrets())
     compile(text, "tierstack_settings.py", "exec")
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {},
+        {"FILE_UPLOAD_PERMISSIONS": None, "FILE_UPLOAD_DIRECTORY_PERMISSIONS": None},
+        {"STORAGES": {"default": {"OPTIONS": {"file_permissions_mode": None}}}},
+    ],
+)
+def test_uploads_are_readable(start: Any, own: dict[str, Any]) -> None:
+    """None leaves large uploads at 0600, and nobody but the site could read them."""
+    found = start(**own)
+    assert found["FILE_UPLOAD_PERMISSIONS"] == 0o644
+    assert found["FILE_UPLOAD_DIRECTORY_PERMISSIONS"] == 0o755
+
+
+def test_modes_that_let_others_read_stay(start: Any) -> None:
+    """The site's choice, as long as its uploads can be served; what another storage holds is its own."""
+    found = start(
+        FILE_UPLOAD_PERMISSIONS=0o664,
+        FILE_UPLOAD_DIRECTORY_PERMISSIONS=0o2771,
+        STORAGES={"private": {"OPTIONS": {"file_permissions_mode": 0o600}}},
+    )
+    assert found["FILE_UPLOAD_PERMISSIONS"] == 0o664
+    assert found["FILE_UPLOAD_DIRECTORY_PERMISSIONS"] == 0o2771
+
+
+@pytest.mark.parametrize(
+    ("own", "name", "mode", "instead"),
+    [
+        ({"FILE_UPLOAD_PERMISSIONS": 0o600}, "FILE_UPLOAD_PERMISSIONS", "600", "644"),
+        ({"FILE_UPLOAD_PERMISSIONS": 0o640}, "FILE_UPLOAD_PERMISSIONS", "640", "644"),
+        (
+            {"FILE_UPLOAD_DIRECTORY_PERMISSIONS": 0o750},
+            "FILE_UPLOAD_DIRECTORY_PERMISSIONS",
+            "750",
+            "755",
+        ),
+        (
+            {"STORAGES": {"default": {"OPTIONS": {"file_permissions_mode": 0o640}}}},
+            "STORAGES['default']['OPTIONS']['file_permissions_mode']",
+            "640",
+            "644",
+        ),
+    ],
+)
+def test_mode_that_keeps_uploads_from_visitors_is_refused(
+    start: Any, own: dict[str, Any], name: str, mode: str, instead: str
+) -> None:
+    """It would be a deploy that ends well, with pictures that are 403."""
+    with pytest.raises(ValueError, match=r"FILE_UPLOAD|file_permissions") as refused:
+        start(**own)
+    assert str(refused.value) == (
+        f"blog.settings: {name} is 0o{mode}, which keeps uploads from those who serve them, and"
+        f" visitors get 403; write 0o{instead}; for files that only the site's own views give out,"
+        " write a storage of their own"
+    )
