@@ -6,16 +6,15 @@ import io
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from roles.web.mod_python import python_path
 from tests.model.conftest import SITES, Home
+from tierstack.agents import web_release
 from tierstack.model import TierstackError
 from tierstack.model import release as model
 from tierstack.model.release import pack, release_of, source_files
-from tierstack.operations.config import template
 
 
 @pytest.fixture
@@ -147,12 +146,6 @@ def test_python_path_is_quoted_for_apache() -> None:
     )
 
 
-def _web_release() -> dict[str, Any]:
-    program: dict[str, Any] = {"__name__": "web_release"}
-    exec(template("web/usr/local/lib/tierstack/web-release.j2"), program)
-    return program
-
-
 @pytest.mark.parametrize(
     ("said", "named"),
     [
@@ -205,7 +198,7 @@ def _web_release() -> dict[str, Any]:
 )
 def test_failing_requirement_is_named(said: str, named: str) -> None:
     """Of pip's words, the requirement that it stumbles over is named."""
-    assert _web_release()["failing_requirement"](said) == named
+    assert web_release.failing_requirement(said) == named
 
 
 @pytest.mark.parametrize(
@@ -227,14 +220,14 @@ def test_failing_requirement_is_named(said: str, named: str) -> None:
 )
 def test_packages_are_kept_for_a_file_that_says_all(requirements: str, told: bool) -> None:
     """A requirements file that names other files or addresses may mean something else next time."""
-    kind = _web_release()["kind"]
+    kind = web_release.kind
     assert (kind(requirements) != "") == told
     assert not told or kind(requirements) != kind(f"# newer, please\n{requirements}")
 
 
 def test_passwords_in_requirements_are_not_shown() -> None:
     """pip repeats a line from git as it stands: what logs in there is hidden."""
-    without = _web_release()["without_passwords"]
+    without = web_release.without_passwords
     assert without("x@ git+https://me:s3cret@a.test/x.git") == "x@ git+https://****@a.test/x.git"
     assert without("git+https://t0ken@a.test/x@v1") == "git+https://****@a.test/x@v1"
     assert without("git+ssh://git@a.test/x.git") == "git+ssh://git@a.test/x.git"
