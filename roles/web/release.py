@@ -18,6 +18,7 @@ from roles.web.settings import (
 )
 from tierstack.model import Cluster, Host, Site
 from tierstack.model.release import Release, Source, pack, release_of
+from tierstack.model.source import sentences
 from tierstack.operations.config import Directory, Entry, File, agent, config, template
 from tierstack.operations.release import release as release_operation
 from tierstack.secrets import Secrets
@@ -36,7 +37,10 @@ def release(cluster: Cluster, site: Site) -> Release:
 def _source(site: Site) -> Source:
     with _lock:
         if site.name not in _sources:
-            _sources[site.name] = pack(site.source)
+            found = pack(site.source, site.settings.include)
+            for sentence in sentences(site, found.contents):
+                pyinfra.logger.info(sentence)
+            _sources[site.name] = found
         return _sources[site.name]
 
 
