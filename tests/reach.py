@@ -253,6 +253,37 @@ def field_of(operator: Operator) -> Iterator[Field]:
 
 
 @contextmanager
+def tunnel_to(operator: Operator, name: str) -> Iterator[str]:
+    """Make a tunnel from here to a host, both ends on UDP 8472 as WireGuard's would be; its address there."""
+    network = Network(Settings.from_environment().subnet)
+    address = operator.cluster().host(name).address
+    here, there = (f"172.31.{str(network.gateway).split('.')[2]}.{end}" for end in (1, 2))
+
+    def commands(peer: str, device: str, own: str) -> str:
+        return (
+            f"ip link add tunnel type vxlan id 7 remote {peer} dstport 8472 srcport 8472 8473 dev {device}"
+            f" && ip address add {own}/30 dev tunnel && ip link set tunnel up"
+        )
+
+    known = Settings.from_environment().known_hosts
+    before = known.read_text(encoding="utf-8")
+    keys = [line for line in before.splitlines() if line.startswith(f"{address} ")]
+    known.write_text(before + "\n".join(keys).replace(address, there) + "\n", encoding="utf-8")
+    operator.ask(name, commands(str(network.gateway), "eth0", there))
+    try:
+        subprocess.run(["sh", "-c", commands(address, network.bridge, here)], check=True)
+        # Packets go both ways before a firewall looks at them.
+        operator.ask(
+            name, f'python3 -c \'import socket; socket.socket(2, 2).sendto(b"", ("{here}", 9))\''
+        )
+        yield there
+    finally:
+        subprocess.run(["ip", "link", "delete", "tunnel"], check=False)
+        operator.ask(name, "ip link delete tunnel")
+        known.write_text(before, encoding="utf-8")
+
+
+@contextmanager
 def _here(bridge: str, outside: Place) -> Iterator[None]:
     """Do the same on this machine; the bridge's address goes with the bridge at the latest."""
     address = ["ip", "-6", "address"]

@@ -141,7 +141,8 @@ def surveyed_cluster(
         {name: found["memory_mb"] for name, found in _facts.items() if "memory_mb" in found}
     )
     start_empty = str(hosts[0].data.get("start_empty") or "") if hosts else ""
-    mistakes = judge(declared, answers, start_empty)
+    shut = hosts[0].data.get("shut") == "yes" if hosts and packages else None
+    mistakes = judge(declared, answers, start_empty, shut)
     # What an unsupported host says of its disks would not mean much.
     if not mistakes:
         surveyed, lost = _with_media_home(surveyed, home)

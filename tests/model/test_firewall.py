@@ -58,6 +58,19 @@ def test_only_flows_and_what_is_listed_go_out(home: Home, found: dict[str, Any])
     assert base._rules(cluster, cluster.host("cache1"))["output"] == also
 
 
+def test_what_is_listed_comes_in_besides(home: Home, found: dict[str, Any]) -> None:
+    """On every host, from everybody or from whom the entry says, in both families."""
+    listed = ["udp 51820", "tcp 9100 from 10.9.0.5", "tcp 9100 from 2001:db8::/32"]
+    home.group("base", f"incoming = {listed!r}")
+    cluster = home.load()
+    for host in cluster.hosts:
+        assert base._rules(cluster, host)["input"][-3:] == [
+            'udp dport 51820 accept comment "base.incoming"',
+            'ip saddr { 10.9.0.5 } tcp dport 9100 accept comment "base.incoming"',
+            'ip6 saddr { 2001:db8::/32 } tcp dport 9100 accept comment "base.incoming"',
+        ]
+
+
 def test_media_hosts_go_out_to_the_storage_host(home: Home, found: dict[str, Any]) -> None:
     """Who reads uploads from a storage host is let out to it, as web hosts are."""
     home.inventory(HOSTS, 'storage = [("storage1", {"address": "10.0.0.51"})]')
@@ -140,10 +153,22 @@ def test_check_states_what_may_go_out(home: Home, setting: str, said: str) -> No
     done = CliRunner().invoke(main, ["check", str(home.path / "prod.py")])
     assert done.exit_code == 0, done.output
     assert f"\nOut of every host may go besides: {said}.\n" in done.output
+    assert "\nInto every host may come besides: nothing.\n" in done.output
 
 
-def test_example_of_the_page_is_right(home: Home) -> None:
-    """The list that docs/firewall.md recommends is accepted as it stands there."""
+def test_check_says_what_may_come_in(home: Home) -> None:
+    """As it is written."""
+    home.group("base", "incoming = ['udp 51820', 'tcp 9100 from 10.9.0.5']")
+    done = CliRunner().invoke(main, ["check", str(home.path / "prod.py")])
+    assert "\nInto every host may come besides: udp 51820, tcp 9100 from 10.9.0.5.\n" in done.output
+
+
+def test_examples_of_the_page_are_right(home: Home) -> None:
+    """The lists that docs/firewall.md recommends are accepted as they stand there."""
+    shown = re.search(r"^    (incoming = \[.*?\])$", DOC.read_text(encoding="utf-8"), re.M | re.S)
+    assert shown
+    home.group("base", shown[1])
+    assert len(home.load().settings.base.ways_in) == 3
     found = re.search(r"^    (outgoing = \[.*?\])$", DOC.read_text(encoding="utf-8"), re.M | re.S)
     assert found
     home.group("base", found[1])

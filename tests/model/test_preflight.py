@@ -34,6 +34,8 @@ def said(cluster: Cluster, name: str, **different: Any) -> dict[str, Any]:
         "database_hosts": [],
         "machine": f"machine of {name}",
         "ports": [],
+        "listening": [],
+        "way_in": {"interface": "eth0", "kind": ""},
         "silent": [],
         "accounts": {"users": [], "groups": []},
         "note": {},
@@ -396,3 +398,65 @@ def test_run_with_a_limit_asks_nobody_else(home: Home) -> None:
     cluster = home.load()
     asked = question(cluster, cluster.host("web1"), {"web1"}, {})
     assert asked["peers"] == {}
+
+
+def entry(protocol: str, port: int, process: str = "", unit: str = "", tunnel: bool = False) -> Any:
+    """Return what a host says of a port that is listened on."""
+    return {
+        "protocol": protocol,
+        "port": port,
+        "process": process,
+        "unit": unit,
+        "tunnel": tunnel,
+        "pid": 7 if process else 0,
+    }
+
+
+EXPORTER = entry("tcp", 9100, "prometheus-node", "prometheus-node-exporter.service")
+WIREGUARD = entry("udp", 51820, tunnel=True)
+WG0 = {"interface": "wg0", "kind": "wireguard"}
+
+
+def test_what_the_firewall_would_shut_is_named(home: Home) -> None:
+    """With the line to write, before the first rule; what is ours, open already or harmless is not."""
+    home.group("base", "incoming = ['tcp 25']")
+    cluster = home.load()
+    ours = [
+        entry("tcp", 22, "sshd", "ssh.service"),
+        entry("tcp", 8080, "apache2", "apache2.service"),
+    ]
+    harmless = [entry("udp", 68, "dhclient"), entry("tcp", 8000, "docker-proxy", "docker.service")]
+    listed = entry("tcp", 25, "master", "postfix@-.service")
+    assert refused(cluster, "web2", listening=[*ours, *harmless, listed]) == []
+    there = [*ours, *harmless, listed, EXPORTER, WIREGUARD]
+    assert refused(cluster, "web2", listening=there) == [
+        "web2: its firewall would shut tcp 9100 (prometheus-node, prometheus-node-exporter.service),"
+        ' udp 51820 (the kernel); write base.incoming = ["tcp 25", "tcp 9100", "udp 51820"], each with'
+        ' "from ADDRESS" if not for everybody, or if nobody needs it, add --data shut=yes'
+    ]
+    # Shut already, by the firewall that is there; or by the user's own word.
+    rules = {"input": ['tcp dport 22 accept comment "SSH"'], "output": []}
+    assert refused(cluster, "web2", listening=there, firewall=rules) == []
+    answers = {host.name: said(cluster, host.name) for host in cluster.hosts}
+    answers["web2"]["listening"] = there
+    assert judge(cluster, answers, shut=True) == []
+    assert judge(cluster, answers, shut=None) == []
+
+
+def test_way_in_through_a_tunnel_that_would_be_shut_is_refused(home: Home) -> None:
+    """Whatever the user says, and however long the firewall has been there: nobody would come in again."""
+    cluster = home.load()
+    rules = {"input": ['udp dport 51820 accept comment "base.incoming"'], "output": []}
+    said_so = [
+        "web2: this run comes in by the tunnel wg0 (wireguard), and the firewall would shut udp 51820"
+        ' (the kernel), where it arrives; write base.incoming = ["udp 51820"], or reach it by an address'
+        " outside of the tunnel (ssh_hostname in its line)"
+    ]
+    there = {"listening": [WIREGUARD], "way_in": WG0, "firewall": rules}
+    assert refused(cluster, "web2", **there) == said_so
+    home.group("base", "incoming = ['udp 51820']")
+    assert refused(home.load(), "web2", **there) == []
+    assert refused(cluster, "web2", way_in={"interface": "gre1", "kind": "gre"}) == [
+        "web2: this run comes in by the tunnel gre1 (gre), whose packets no rule of the firewall lets"
+        " in; reach it by an address outside of the tunnel (ssh_hostname in its line)"
+    ]

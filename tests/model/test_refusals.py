@@ -262,6 +262,18 @@ def test_host_line_is_refused(home: Home, change: tuple[str, str], message: str)
             'base.outgoing: "tcp 25 to mail.example.com": "mail.example.com" is not an address or a'
             ' network; write e.g. "203.0.113.9"',
         ),
+        (
+            "base",
+            "incoming = ['tcp 25 to 203.0.113.9']",
+            'base.incoming: "tcp 25 to 203.0.113.9" is not understood; write protocol and port, e.g.'
+            ' "tcp 9100", and an address if you like, e.g. "tcp 25 from 203.0.113.9"',
+        ),
+        (
+            "base",
+            "incoming = ['tcp 11211 from 10.9.0.7', 'tcp 11211']",
+            'base.incoming: "tcp 11211" lets everybody in where web hosts come for cached values; write'
+            ' from whom, e.g. "tcp 11211 from 203.0.113.9"',
+        ),
         ("base", "outgoing = 'tcp 443'", "base.outgoing: 'tcp 443' is not a list; write a list"),
     ],
 )
@@ -657,15 +669,3 @@ def test_names_of_debian_postgresql_and_the_cluster_are_no_names_for_a_site() ->
     assert not any(
         owner_of_site_name(name) for name in ("shop", "blog", "user", "pgadmin", "example")
     )
-
-
-def test_run_that_nobody_could_answer_is_refused(home: Home) -> None:
-    """Without -y pyinfra asks, and without a terminal there is nobody: known before the hosts are."""
-    done = pyinfra(home.path / "prod.py", "deploy.py")
-    assert done.returncode == 1
-    assert (
-        "pyinfra asks before it changes anything, and standard input is no terminal; add -y, or --dry"
-        " to see what would be done"
-    ) in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "Connecting to hosts" not in done.stderr

@@ -37,6 +37,7 @@ FAULTS = {
     "lost": "ip route add blackhole {small} && useradd -m -G sudo example",
     "full": "mount -t tmpfs -o size=2g,nr_inodes=100,noexec none /srv",
     "small": "mkdir -p /var/lib/postgresql && mount -t tmpfs -o size=64m none /var/lib/postgresql",
+    "large": "systemd-run -q --unit=exporter python3 -m http.server 9100",
     "closed": "useradd -m ops && cp -r .ssh /home/ops && chown -R ops /home/ops",
     "bare": "mv /usr/bin/python3 /usr/bin/python3.away",
     "twin1": "ip address add {twin2}/24 dev eth0",
@@ -74,7 +75,7 @@ media = dict(share="sshfs")
 """
 
 EXPECTED = """\
-wrong.py: 19 errors, no host was changed
+wrong.py: 20 errors, no host was changed
   balancer.https_port: 443 is taken on front by python3 (squatter.service); type there: systemctl disable --now squatter.service, or write another port
   bare: has no python3; type on it: apt-get install python3
   cache[1].address: {subnet}.99 is not an address of moved, which has {moved}; write the one by which the other hosts reach it
@@ -85,8 +86,9 @@ wrong.py: 19 errors, no host was changed
   full: /srv has 99 inodes free, and the deploy needs 20000 (releases); delete something there, or give it a larger disk
   full: /srv is mounted noexec, and sites' Python modules are loaded from there; take noexec out of its line in /etc/fstab, and type: mount -o remount,exec /srv
   keyed: sudo does not take the password of its line; correct it, or where /tmp is mounted noexec, which keeps sudo from asking for it, write "_temp_dir": "/var/tmp" beside it
-  lost: its account example is there already and not ours (number 1000, home /home/example, groups example, sudo), and the site would have its rights; choose another name for the site, or if nobody needs the account, type on it: userdel example
+  large: its firewall would shut tcp 9100 (python3, exporter.service); write base.incoming = ["tcp 9100"], each with "from ADDRESS" if not for everybody, or if nobody needs it, add --data shut=yes
   lost: does not reach small: {small} answers neither ping nor TCP on port 22 or 5432; look at routes and at firewalls between them, e.g. by: ip route get {small}
+  lost: its account example is there already and not ours (number 1000, home /home/example, groups example, sudo), and the site would have its rights; choose another name for the site, or if nobody needs the account, type on it: userdel example
   offline: its package source http://127.0.0.1:9/debian/dists/bookworm/InRelease cannot be read (Could not connect to 127.0.0.1:9 (127.0.0.1). - connect (111: Connection refused)); correct it in /etc/apt, or let the host out to it
   old: runs Debian GNU/Linux 11 (bullseye), which is not supported; install Debian 12 (bookworm) on it
   plain: the SSH user is not root; log in as root, or write "_sudo": True in its line

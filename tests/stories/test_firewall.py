@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.operator import Operator, assert_nothing_changed, wait_until
-from tests.reach import FREE, Field, Place, Way, field_of
+from tests.reach import FREE, Field, Place, Way, field_of, tunnel_to
 from tests.uploads import log_in, upload
 
 SITES = "sites = ["
@@ -184,23 +184,48 @@ def test_ssh_stays_open_on_the_port_that_the_host_listens_on(
         operator.deploy_well()
 
 
-def test_nothing_goes_out_that_is_not_listed(
+def test_run_through_a_tunnel_that_would_be_shut_is_refused(operator: Operator) -> None:
+    """A new connection through it comes in, as it is up, and shows nothing of the next one."""
+    line = 'lab_host("cache1", 31)'
+    with tunnel_to(operator, "cache1") as address:
+        there = f'("cache1", lab_host("cache1", 31)[1] | {{"ssh_hostname": "{address}"}})'
+        operator.edit(line, there)
+        try:
+            done = operator.deploy("--data", "shut=yes")
+            assert done.status == 1
+            assert (
+                "lab.py: 1 error, no host was changed\n  cache1: this run comes in by the tunnel tunnel"
+                " (vxlan), and the firewall would shut udp 8472 (the kernel), where it arrives; write"
+                ' base.incoming = ["udp 8472"], or reach it by an address outside of the tunnel'
+                " (ssh_hostname in its line)\n"
+            ) in done.err
+        finally:
+            operator.edit(there, line)
+
+
+def test_nothing_comes_in_or_goes_out_that_is_not_listed(
     operator: Operator, field: Field, others: Others
 ) -> None:
     """
-    With a list of what may go out: flows and the list, over IPv4 and IPv6, and the site works.
+    With lists of what may come in and go out: flows and the lists, over IPv4 and IPv6; the site works.
 
     `tierstack plan` has said so. Without the list, anything may go out again.
     """
     outside = field.outside
     listed = [Way("tcp", outside.address, FREE[0]), Way("udp", outside.address6, FREE[1])]
     ways = [f"{way.protocol} {way.port} to {way.address}" for way in listed]
-    setting = f"base = dict(outgoing={ways!r})\n\n{SITES}"
+    incoming = [f"udp {FREE[0]}", f"tcp {FREE[1]} from {outside.address6}"]
+    setting = f"base = dict(incoming={incoming!r}, outgoing={ways!r})\n\n{SITES}"
+
+    def comes_in(source: Place, way: Way) -> bool:
+        everybody, one = ("udp", FREE[0]), ("tcp", FREE[1])
+        from_one = source is outside and ":" in way.address
+        return (way.protocol, way.port) in ((everybody, one) if from_one else (everybody,))
 
     def expected(source: Place, target: Place, way: Way) -> set[str]:
         if (source, way) == (outside, others.banned):
             return {"refused"}
-        answers = target is outside or field.lets_in(source, target, way)
+        answers = target is outside or field.lets_in(source, target, way) or comes_in(source, way)
         if source is outside:
             return {"open"} if answers else {"silent"}
         if way in listed or field.lets_out(source, target, way):
@@ -243,9 +268,10 @@ def test_nothing_goes_out_that_is_not_listed(
 
 
 def _strict_rules(operator: Operator) -> int:
-    """Return how many rules for what goes out there are; one of each host's replaces what let all."""
+    """Return how many rules are new: two a host for what comes in, and what goes out, of which one
+    replaces what let all."""
     cluster = operator.cluster()
-    return sum(len(cluster.exits(host) or ()) for host in cluster.hosts)
+    return sum(2 + len(cluster.exits(host) or ()) for host in cluster.hosts)
 
 
 def _assert_site_works(operator: Operator) -> None:

@@ -10,6 +10,7 @@ from tierstack.model.check_project import check_project
 from tierstack.model.check_settings import check_settings, readable_sites
 from tierstack.model.cluster import (
     FIRST_SITE_UID,
+    OUTSIDE,
     Cluster,
     Site,
     derive_flows,
@@ -57,6 +58,7 @@ def check(raw: RawInventory) -> Cluster:
     mistakes += check_capacity(cluster)
     mistakes += check_ports(cluster)
     mistakes += _check_clear_text(cluster)
+    mistakes += _check_incoming(cluster)
     mistakes += _check_standbys(cluster)
     mistakes += _check_storage(cluster)
     mistakes += _check_files(cluster)
@@ -191,6 +193,26 @@ def _check_clear_text(cluster: Cluster) -> list[Mistake]:
                 " else has part in this one"
             )
             mistakes.append(Mistake(f"{host.line}.address", what))
+    return mistakes
+
+
+def _check_incoming(cluster: Cluster) -> list[Mistake]:
+    """Refuse to let everybody in where a flow lets in the hosts of a tier."""
+    inner = {
+        (flow.protocol, flow.port): flow for flow in cluster.flows if flow.source not in OUTSIDE
+    }
+    mistakes = []
+    for text, way in zip(
+        cluster.settings.base.incoming, cluster.settings.base.ways_in, strict=True
+    ):
+        flow = inner.get((way.protocol, way.port))
+        everybody = way.address is None or way.address.endswith("/0")
+        if flow and everybody:
+            what = (
+                f'"{text}" lets everybody in where {flow.source} hosts come for {flow.purpose}; write'
+                f' from whom, e.g. "{way.protocol} {way.port} from 203.0.113.9"'
+            )
+            mistakes.append(Mistake("base.incoming", what))
     return mistakes
 
 

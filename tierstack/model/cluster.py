@@ -6,9 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tierstack.model.settings import Outgoing, Settings, SiteSettings
+from tierstack.model.settings import Settings, SiteSettings
 
 TIERS = ("balancer", "web", "db", "cache", "storage", "media")
+
+#: Sources of flows that are no tiers: anybody, and whoever runs the deploy.
+OUTSIDE = ("internet", "admin")
 
 #: What systemd runs on a host of each tier, as Debian calls it.
 UNITS = {
@@ -212,7 +215,7 @@ class Cluster:
         """
         Return the ports that `host` opens, and from whom.
 
-        Source: the flows; the firewall and the tests are made from this.
+        Source: the flows, and `base.incoming`; the firewall and the tests are made from this.
         """
         found = []
         for flow in self.flows:
@@ -228,7 +231,10 @@ class Cluster:
                 if not peers:
                     continue
             found.append(Opening(flow.port, flow.protocol, peers, flow.purpose))
-        return tuple(found)
+        for way in self.settings.base.ways_in:
+            where = (way.address,) if way.address else None
+            found.append(Opening(way.port, way.protocol, where, "base.incoming"))
+        return tuple(dict.fromkeys(found))
 
     def exits(self, host: Host) -> tuple[Opening, ...] | None:
         """
@@ -236,7 +242,8 @@ class Cluster:
 
         Source: the flows, and `base.outgoing`.
         """
-        if self.settings.base.outgoing is None:
+        ways_out = self.settings.base.ways_out
+        if ways_out is None:
             return None
         found = []
         for flow in self.flows:
@@ -244,7 +251,7 @@ class Cluster:
             if flow.source in host.tiers and targets:
                 peers = tuple(sorted(peer.address for peer in targets))
                 found.append(Opening(flow.port, flow.protocol, peers, flow.purpose))
-        for way in map(Outgoing.parse, self.settings.base.outgoing):
+        for way in ways_out:
             where = (way.address,) if way.address else None
             found.append(Opening(way.port, way.protocol, where, "base.outgoing"))
         return tuple(dict.fromkeys(found))

@@ -11,6 +11,7 @@ from tierstack.model.cluster import Cluster, Host
 from tierstack.model.database_home import judge_home
 from tierstack.model.errors import Mistake
 from tierstack.model.ports import judge_ports, listeners
+from tierstack.model.shut import judge_shut
 
 CODENAME = "bookworm"
 
@@ -141,7 +142,12 @@ def no_answer(said: str, sudo: bool = False, password: bool = False) -> str:
     )
 
 
-def judge(cluster: Cluster, answers: Mapping[str, _Answer], start_empty: str = "") -> list[Mistake]:
+def judge(
+    cluster: Cluster,
+    answers: Mapping[str, _Answer],
+    start_empty: str = "",
+    shut: bool | None = False,
+) -> list[Mistake]:
     """
     Return what is in the way of a deploy, of all hosts that were asked.
 
@@ -150,6 +156,8 @@ def judge(cluster: Cluster, answers: Mapping[str, _Answer], start_empty: str = "
         answers: by host name: what `preflight_agent.py` said, {} where there is no python3, or in
             words why the host could not be asked. `clock_offset_s` is added to the agent's.
         start_empty: the db host that is to begin with an empty database, in the user's words.
+        shut: whether the firewall may shut what listens on a host and is not ours; None for a run that
+            changes no firewall.
     """
     mistakes = []
     whole: dict[str, Mapping[str, Any]] = {}
@@ -172,6 +180,7 @@ def judge(cluster: Cluster, answers: Mapping[str, _Answer], start_empty: str = "
             *_clock(host, said),
             *_disks(cluster, host, said),
             *judge_ports(cluster, host, said),
+            *(() if shut is None else judge_shut(cluster, host, said, shut)),
             *_packages(cluster, host, said),
             *_foreign_accounts(cluster, host, said),
             *_numbers(cluster, host, said),

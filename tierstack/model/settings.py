@@ -23,7 +23,7 @@ _SITE_NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
 _MODULE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
 #: Names of environment variables.
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
-_OUTGOING = re.compile(r"(tcp|udp) (\d+)( to ([^\s%]+))?", re.ASCII)
+_WAY = re.compile(r"(tcp|udp) (\d+)( (to|from) ([^\s%]+))?", re.ASCII)
 
 
 class _Settings(BaseModel):
@@ -47,12 +47,6 @@ class SiteSettings(_Settings):
         description="Directory of the project, absolute or relative to the directory that holds `group_data/`."
     )
     project: str = Field(default=".", description="Where `manage.py` lies, relative to `source`.")
-    include: list[str] = Field(
-        default_factory=list,
-        description="Patterns of files that a release takes along though git ignores them or their"
-        " names are those of secrets, relative to `source`: `locale/*/LC_MESSAGES/*.mo`, or"
-        " `static/dist/**` for all that lies there.",
-    )
     settings: str = Field(description="The site's settings module, e.g. `mysite.settings`.")
     requirements: str = Field(
         default="requirements.txt",
@@ -139,15 +133,6 @@ class SiteSettings(_Settings):
             raise ValueError('is empty; write where your project lies, e.g. "/home/you/shop"')
         return value
 
-    @field_validator("include")
-    @classmethod
-    def _include(cls, value: list[str]) -> list[str]:
-        for pattern in value:
-            if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
-                what = f'"{pattern}" leads out of the source; write e.g. "static/dist/**"'
-                raise ValueError(what)
-        return value
-
     @field_validator("requirements")
     @classmethod
     def _requirements(cls, value: str) -> str:
@@ -207,28 +192,33 @@ class SiteSettings(_Settings):
 
 
 @dataclass(frozen=True)
-class Outgoing:
-    """One line of `base.outgoing`; `address` is an address or a network, None means anybody."""
+class Way:
+    """One entry of `base.outgoing` or `base.incoming`; `address` is one or a network, None is anybody."""
 
     protocol: str
     port: int
     address: str | None
 
     @classmethod
-    def parse(cls, text: str) -> Outgoing:
+    def parse(cls, text: str, word: Literal["to", "from"], example: str) -> Way:
         """
         Read e.g. "tcp 443" or "tcp 25 to 203.0.113.9".
+
+        Args:
+            text: what the user wrote.
+            word: what stands before an address.
+            example: a port, for the message.
 
         Raises:
             ValueError: it is not of that form; the text says what to write.
         """
-        found = _OUTGOING.fullmatch(text)
-        if not found:
+        found = _WAY.fullmatch(text)
+        if not found or found[4] not in (None, word):
             raise ValueError(
-                f'"{text}" is not understood; write protocol and port, e.g. "tcp 443", and an'
-                ' address if you like, e.g. "tcp 25 to 203.0.113.9"'
+                f'"{text}" is not understood; write protocol and port, e.g. "{example}", and an'
+                f' address if you like, e.g. "tcp 25 {word} 203.0.113.9"'
             )
-        protocol, port, _, address = found.groups()
+        protocol, port, _, _, address = found.groups()
         if not 1 <= int(port) <= 65535:
             raise ValueError(f'"{text}": {port} is not a port; write 1 to 65535')
         if address:
@@ -258,6 +248,11 @@ class BaseSettings(_Settings):
         description="Accept public addresses for hosts that pages, cached values or uploads reach in"
         " clear text: for networks that are safe all the same.",
     )
+    incoming: list[str] = Field(
+        default_factory=list,
+        description="What comes in to every host besides the flows, for programs that are not ours, e.g."
+        ' `["tcp 9100 from 10.0.0.5", "udp 51820"]`: see [firewall.md](firewall.md).',
+    )
     outgoing: list[str] | None = Field(
         default=None,
         description='What may go out of every host besides the flows, e.g. `["udp 53", "tcp 443",'
@@ -269,8 +264,26 @@ class BaseSettings(_Settings):
     @classmethod
     def _outgoing(cls, value: list[str] | None) -> list[str] | None:
         for text in value or ():
-            Outgoing.parse(text)
+            Way.parse(text, "to", "tcp 443")
         return value
+
+    @field_validator("incoming")
+    @classmethod
+    def _incoming(cls, value: list[str]) -> list[str]:
+        for text in value:
+            Way.parse(text, "from", "tcp 9100")
+        return value
+
+    @property
+    def ways_out(self) -> list[Way] | None:
+        """`outgoing`, read; None means anything."""
+        listed = self.outgoing
+        return None if listed is None else [Way.parse(text, "to", "") for text in listed]
+
+    @property
+    def ways_in(self) -> list[Way]:
+        """`incoming`, read."""
+        return [Way.parse(text, "from", "") for text in self.incoming]
 
 
 class WebSettings(_Settings):

@@ -25,6 +25,11 @@ ECHO_WAIT_S = 0.5
 CONNECT_WAIT_S = 3
 FETCH_WAIT_S = 10
 DATABASE_CA = "/etc/tierstack/postgresql/ca.crt"
+#: Kinds of interfaces as ip(8) names them, of which packets arrive inside of other packets.
+TUNNELS = (
+    "wireguard", "tun", "vxlan", "geneve", "l2tp_eth", "gre", "gretap", "ip6gre", "ip6gretap",
+    "ipip", "sit", "ip6tnl", "vti", "vti6", "xfrm",
+)  # fmt: skip
 ANSWERS = (0, errno.ECONNREFUSED)
 APT = [
     "apt-get", "--no-install-recommends",
@@ -43,6 +48,8 @@ def main(request):
         found["database_hosts"] = database_hosts()
         found["machine"] = read("/etc/machine-id") + read("/proc/sys/kernel/random/boot_id")
         found["ports"] = holders(request["ports"])
+        found["listening"] = listening()
+        found["way_in"] = way_in()
         found["silent"] = silent(request["peers"])
         found["accounts"] = accounts(request["accounts"])
         found["note"] = note()
@@ -219,26 +226,93 @@ def holders(wanted):
         wanted: port to the addresses that it is wanted on; "0.0.0.0" is every address.
     """
     found = {}
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in read(table).splitlines()[1:]:
-            fields = line.split()
-            digits, port = fields[1].split(":")
-            at, here = address_of(digits), wanted.get(str(int(port, 16)), [])
-            if (
-                fields[3] == "0A"
-                and here
-                and ({at, "0.0.0.0"} & set(here) or at in ("0.0.0.0", "::"))
-            ):
-                found[fields[9]] = {"port": int(port, 16), "process": "", "pid": 0, "unit": ""}
-    if found:
-        for pid in sorted(map(int, filter(str.isdigit, os.listdir("/proc"))), reverse=True):
-            for inode in sockets(pid) & set(found):
-                # What systemd holds for a service belongs to the service.
-                if pid != 1 or not found[inode]["pid"]:
-                    found[inode].update(
-                        process=read("/proc/%d/comm" % pid).strip(), pid=pid, unit=unit_of(pid)
-                    )
+    for protocol, at, port, inode in bound():
+        here = wanted.get(str(port), []) if protocol == "tcp" else []
+        if here and ({at, "0.0.0.0"} & set(here) or at in ("0.0.0.0", "::")):
+            found[inode] = {"port": port, "process": "", "pid": 0, "unit": ""}
+    for inode, owner in owners(set(found)).items():
+        found[inode].update(owner)
     return list(found.values())
+
+
+def listening():
+    """Return what is listened on beyond loopback: once a port, by whom, and whether that is a tunnel."""
+    entries = {
+        inode: {"protocol": protocol, "port": port, "process": "", "pid": 0, "unit": ""}
+        for protocol, at, port, inode in bound()
+        if not at.startswith("127.") and at != "::1"
+    }
+    for inode, owner in owners(set(entries)).items():
+        entries[inode].update(owner)
+    first, last = map(int, read("/proc/sys/net/ipv4/ip_local_port_range").split() or (0, 0))
+    links = tunnels()
+    found = {}
+    for entry in entries.values():
+        kernels = not entry["pid"] and entry["protocol"] == "udp"
+        entry["tunnel"] = bool(links) and (kernels or holds_tunnel(entry["pid"]))
+        # There a program that only asks others has a port for a moment.
+        momentary = entry["protocol"] == "udp" and first <= entry["port"] <= last
+        if entry["tunnel"] or not momentary:
+            found.setdefault((entry["protocol"], entry["port"]), entry)
+    return [entry for _, entry in sorted(found.items())]
+
+
+def bound():
+    """Return protocol, address, port and inode of every socket that takes what comes from anywhere."""
+    for protocol, state in (("tcp", "0A"), ("udp", "07")):
+        for table in (protocol, protocol + "6"):
+            for line in read("/proc/net/" + table).splitlines()[1:]:
+                fields = line.split()
+                digits, port = fields[1].split(":")
+                if fields[3] == state:
+                    yield protocol, address_of(digits), int(port, 16), fields[9]
+
+
+def owners(inodes):
+    """Return which process has a socket, the oldest one of several, by inode."""
+    found = {}
+    pids = map(int, filter(str.isdigit, os.listdir("/proc"))) if inodes else ()
+    for pid in sorted(pids, reverse=True):
+        for inode in sockets(pid) & inodes:
+            # What systemd holds for a service belongs to the service.
+            if pid != 1 or inode not in found:
+                name = read("/proc/%d/comm" % pid).strip()
+                found[inode] = {"process": name, "pid": pid, "unit": unit_of(pid)}
+    return found
+
+
+def tunnels():
+    """Return the kind of each network interface that is a tunnel, by name."""
+    found = {}
+    for text in run("ip", "-d", "-o", "link", "show"):
+        name = re.match(r"\d+: ([^:@]+)", text)
+        kind = re.search(r"\s(%s)\s" % "|".join(TUNNELS), text)
+        if name and kind:
+            found[name.group(1)] = kind.group(1)
+    return found
+
+
+def holds_tunnel(pid):
+    """Return whether a process moves the packets of a tun or tap interface."""
+    try:
+        links = ["/proc/%d/fd/%s" % (pid, name) for name in os.listdir("/proc/%d/fd" % pid)]
+        return any(os.readlink(link) == "/dev/net/tun" for link in links)
+    except OSError:
+        return False
+
+
+def way_in():
+    """Return the interface by which this connection comes, and what kind of tunnel that is, or ""."""
+    pid, peer = os.getpid(), ""
+    # sudo takes the variable away: one of the processes above has it.
+    while pid > 1 and not peer:
+        found = re.search(r"(?:^|\0)SSH_CONNECTION=(\S+)", read("/proc/%d/environ" % pid))
+        peer = found.group(1) if found else ""
+        parent = re.search(r"^PPid:\s+(\d+)", read("/proc/%d/status" % pid), re.M)
+        pid = int(parent.group(1)) if parent else 1
+    route = re.search(r"\sdev (\S+)", " ".join(run("ip", "route", "get", peer))) if peer else None
+    name = route.group(1) if route else ""
+    return {"interface": name, "kind": tunnels().get(name, "")}
 
 
 def address_of(digits):
