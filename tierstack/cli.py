@@ -25,6 +25,7 @@ from tierstack.model.sizing import (
     postgres_memory,
     web_workers,
 )
+from tierstack.model.source import check_sources, contents_of, sentences
 from tierstack.new import make
 from tierstack.secrets import check_secrets
 from tierstack.vagrant import vagrant
@@ -88,7 +89,7 @@ def check(inventory: Path) -> None:
     No connection is opened; commands that print secrets are run. Exit status 2 if anything is wrong.
     """
     cluster = _load(inventory)
-    mistakes = check_secrets(cluster)
+    mistakes = [*check_secrets(cluster), *check_sources(cluster)]
     if mistakes:
         click.secho(str(InventoryError(str(inventory), mistakes)), fg="red", err=True)
         sys.exit(2)
@@ -115,6 +116,8 @@ def check(inventory: Path) -> None:
         console.print(sentence, soft_wrap=True)
     share = cluster.settings.media.share
     console.print(f"MEDIA_ROOT reaches the web hosts by {share}.")
+    for sentence in _releases(cluster):
+        console.print(sentence, soft_wrap=True, markup=False, highlight=False)
     click.secho(f"{inventory} is right; no host was asked.", fg="green")
 
 
@@ -184,7 +187,7 @@ def plan(inventory: Path, diff: bool, as_json: bool, data: tuple[str, ...]) -> N
 
     cluster = _load(inventory, status=1)
     try:
-        if mistakes := check_secrets(cluster):
+        if mistakes := [*check_secrets(cluster), *check_sources(cluster)]:
             raise InventoryError(str(inventory), mistakes)
         words = {key: value for key, _, value in (pair.partition("=") for pair in data)}
         found = rehearse(cluster, diff=diff, data=words)
@@ -193,8 +196,11 @@ def plan(inventory: Path, diff: bool, as_json: bool, data: tuple[str, ...]) -> N
         sys.exit(1)
     secrets = hidden_values(cluster)
     if as_json:
-        click.echo(json.dumps(found.as_dict(diff=diff, secrets=secrets), indent=2))
+        said = found.as_dict(diff=diff, secrets=secrets)
+        click.echo(json.dumps({**said, "releases": _releases(cluster)}, indent=2))
     else:
+        for sentence in _releases(cluster):
+            click.echo(sentence)
         for line in found.text(diff=diff, secrets=secrets):
             click.secho(line, fg=_COLORS.get(line.lstrip()[:1]))
     if found.refusals:
@@ -241,6 +247,15 @@ def _way_in(cluster: Cluster, site: Site) -> str:
         f"{site.name} is at {scheme}://{domain}/ on {address}; without DNS:"
         f" curl -k --resolve {domain}:{port}:{address} {scheme}://{domain}/"
     )
+
+
+def _releases(cluster: Cluster) -> list[str]:
+    """Return what releases of the sites would hold now, as sentences."""
+    return [
+        sentence
+        for site in cluster.sites
+        for sentence in sentences(site, contents_of(site.source, site.settings.include))
+    ]
 
 
 #: Of a plan's lines, by the sign that they start with.

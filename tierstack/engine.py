@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,12 @@ def _refuse_options(cluster: Cluster, *, deploys: bool, limit: list[PyinfraHost]
                 f"--{option.replace('_', '-')}: a tier is only changed once the one before it"
                 " answers, on all of its hosts; leave the option out"
             )
+    asks = not any(_options().get(name) for name in ("yes", "dry", "json_output"))
+    if deploys and asks and not sys.stdin.isatty():
+        raise PyinfraError(
+            "pyinfra asks before it changes anything, and standard input is no terminal; add -y, or"
+            " --dry to see what would be done"
+        )
 
 
 def _replace_group_data(

@@ -23,6 +23,7 @@ from tierstack.model.check import check
 from tierstack.model.raw import RawInventory
 from tierstack.model.settings import TIER_SETTINGS
 from tierstack.model.shell import quoted
+from tierstack.model.source import check_sources
 from tierstack.secrets import check_secrets
 from tierstack.secrets_file import file_mistakes, git_mistakes, secrets_file_of
 
@@ -56,7 +57,9 @@ def cluster(inventory_file: str, requires: str = "") -> None:
         _check_requires(requires, file)
         raw = _read(file, caller.f_globals)
         found = check(raw)
-        mistakes = check_secrets(found) if deploys_with_secrets() else []
+        mistakes = []
+        if deploys_with_secrets():
+            mistakes = [*check_secrets(found), *check_sources(found)]
         if mistakes:
             raise InventoryError(raw.path, mistakes)
     except InventoryError as error:

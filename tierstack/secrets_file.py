@@ -11,6 +11,7 @@ import fcntl
 import functools
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import tomllib
@@ -19,7 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tierstack.model import Mistake
+from tierstack.model import Mistake, TierstackError
+from tierstack.model.git import git_names
 from tierstack.model.shell import quoted
 
 _HEADER = (
@@ -60,16 +62,13 @@ def file_mistakes(file: Path) -> list[Mistake]:
 
 def git_mistakes(file: Path) -> list[Mistake]:
     """Return what is wrong if git tracks a secrets file."""
-    # Command scope is the only place where git lets us say that another user's tree is meant.
-    command = ["git", "-c", "safe.directory=*", "-C", str(file.parent)]
-    command += ["ls-files", "--error-unmatch", "--", file.name]
     try:
-        tracked = (
-            file.exists()
-            and not subprocess.run(command, capture_output=True, check=False).returncode
+        # Without git nothing can be said, and nothing is added to a repository either.
+        tracked = bool(file.exists() and shutil.which("git")) and bool(
+            git_names(file.parent, "ls-files", "-z", "--cached", "--", file.name)
         )
-    except FileNotFoundError:
-        tracked = False
+    except TierstackError as error:
+        return [Mistake(file.name, str(error))]
     what = (
         "git tracks it, and whoever has the repository has the secrets; type:"
         f" git -C {quoted(file.parent)} rm --cached {file.name}, and if it was pushed, delete its lines, so"

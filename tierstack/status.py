@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import gevent
 from pyinfra.api.config import Config
@@ -23,7 +23,7 @@ from tierstack.model.plan import listed
 from tierstack.model.primary import slot_name, switch_to
 from tierstack.model.shell import quoted
 from tierstack.operations.haproxy import HaproxyStat, Server
-from tierstack.operations.postgres import DbState, look, streams
+from tierstack.operations.postgres import DbState, Peers, ask_peers, look, streams
 from tierstack.operations.remote import RemoteFact, program
 
 _CONNECT_TIMEOUT_S = 5
@@ -90,7 +90,44 @@ def survey(cluster: Cluster) -> list[Node]:
                 for host in inventory
             }
             answers = {name: greenlet.get() for name, greenlet in asked.items()}
-    return judge(cluster, answers)
+            others = _ask_others(cluster, answers, {host.name: host for host in inventory})
+    return judge(cluster, answers, others)
+
+
+def _ask_others(
+    cluster: Cluster,
+    answers: Mapping[str, dict[str, Any] | str],
+    connected: Mapping[str, PyinfraHost],
+) -> dict[str, dict[str, Any]]:
+    """Return what hosts are that web hosts have as database hosts and the inventory has not."""
+    used = {
+        address
+        for said in answers.values()
+        if isinstance(said, dict)
+        for address in said.get("database_hosts", ())
+    }
+    addresses = sorted(used - {host.address for host in cluster.tier("db")})
+    primaries = [name for name, said in answers.items() if _is_primary(said)]
+    if not addresses or not primaries:
+        return {}
+    host = connected[primaries[0]]
+    with ctx_host.use(host), contextlib.suppress(ConnectError, PyinfraError):
+        try:
+            host.connect(show_errors=False, raise_exceptions=True)
+            stdin = ask_peers(addresses, cluster.settings.db.port)
+            found: dict[str, dict[str, Any]] = host.get_fact(Peers, _stdin=stdin)
+            return found
+        finally:
+            with contextlib.suppress(Exception):
+                host.disconnect()
+    return {}
+
+
+def _is_primary(said: dict[str, Any] | str) -> bool:
+    if not isinstance(said, dict):
+        return False
+    db = said.get("db", {})
+    return bool(db.get("running")) and not db["in_recovery"]
 
 
 def _ask(cluster: Cluster, host: Host, connected: PyinfraHost) -> dict[str, Any] | str:
@@ -133,13 +170,19 @@ def _ask(cluster: Cluster, host: Host, connected: PyinfraHost) -> dict[str, Any]
 # Judging
 
 
-def judge(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> list[Node]:
+def judge(
+    cluster: Cluster,
+    answers: Mapping[str, dict[str, Any] | str],
+    others: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Node]:
     """
     Turn what hosts said into lines.
 
     Args:
         cluster: what should be.
         answers: by host name, what it said, or why it said nothing.
+        others: what database servers are that web hosts use and the inventory does not name, by
+            address.
     """
     cluster = _with_media_home(cluster, answers)
     rotation = _rotation(cluster, answers)
@@ -158,7 +201,8 @@ def judge(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> list
                 nodes.append(Node(tier, host.name, "down", notes=note, good=False))
                 continue
             nodes.append(_JUDGES[tier](cluster, host, said, rotation))
-    return _with_firewalls(cluster, _with_primary_count(nodes), answers)
+    nodes = _with_second_writers(_with_primary_count(nodes), answers, others or {})
+    return _with_firewalls(cluster, nodes, answers)
 
 
 def _with_media_home(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> Cluster:
@@ -354,6 +398,36 @@ def _with_firewalls(
         else node
         for node in nodes
     ]
+
+
+def _with_second_writers(
+    nodes: list[Node],
+    answers: Mapping[str, dict[str, Any] | str],
+    others: Mapping[str, Mapping[str, Any]],
+) -> list[Node]:
+    """Mark the primary's line where web hosts have another one to write to, outside the inventory."""
+    ours = {said["db"]["system_id"] for said in answers.values() if _has_database(said)}
+    writers = [
+        address
+        for address, said in others.items()
+        if said["is"] == "primary" and said["system_id"] in ours
+    ]
+    if not writers:
+        return nodes
+    wrong = (
+        f"{listed(writers)} {'takes' if len(writers) == 1 else 'take'} writes as well, and web hosts"
+        " may write there; a deploy says what to type"
+    )
+    return [
+        Node(n.tier, n.host, n.state, n.serves, wrong, good=False)
+        if n.tier == "db" and n.state == "primary"
+        else n
+        for n in nodes
+    ]
+
+
+def _has_database(said: dict[str, Any] | str) -> TypeGuard[dict[str, Any]]:
+    return isinstance(said, dict) and bool(said.get("db", {}).get("system_id"))
 
 
 def _with_primary_count(nodes: list[Node]) -> list[Node]:

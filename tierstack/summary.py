@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import gevent
+import pyinfra_cli.cli
 from pyinfra.api.host import Host
 from pyinfra.api.operation import OperationMeta
 from pyinfra.api.state import BaseStateCallback, State, StateStage
@@ -48,6 +49,7 @@ class RunEnd(BaseStateCallback):
             signal.signal(number, self._stop)
         if inventory:
             atexit.register(self._tell)
+            _end_when_declined()
 
     def operation_host_start(self, state: State, host: Host, op_hash: str) -> None:  # type: ignore[override]
         """Note what a host is at work on."""
@@ -119,6 +121,21 @@ class RunEnd(BaseStateCallback):
         return HostRun(
             host.name, tuple(done), changed, ending, step, said, tuple(left), login(host)
         )
+
+
+def _end_when_declined() -> None:
+    """Have a run end with status 1 whose changes somebody declines; pyinfra ends it with 0."""
+    ask = pyinfra_cli.cli._do_confirm
+
+    def confirm(message: str) -> bool:
+        if ask(message):
+            return True
+        if message.startswith("Detected changes"):
+            click.echo("Declined: no host was changed.", err=True)
+            raise SystemExit(1)
+        return False
+
+    pyinfra_cli.cli._do_confirm = confirm
 
 
 def _failure(host: Host, meta: OperationMeta) -> tuple[Ending, str]:

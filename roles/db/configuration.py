@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from tierstack.model.plan import Rules
 from tierstack.model.primary import CONFIG_DIRECTORY, slot_name
 from tierstack.model.sizing import postgres_memory
 from tierstack.operations.config import Directory, Entry, File, Unit, config, template
-from tierstack.operations.postgres import Source, quoted_name
+from tierstack.operations.postgres import Source, guard_program, quoted_name
 from tierstack.secrets import Secrets
 
 REPLICATION_ROLE = "tierstack_replication"
@@ -23,6 +24,7 @@ _HBA = f"{_CONFIG}/pg_hba.tierstack.conf"
 #: An access rule as we write it: what else is in the file is no earlier inventory's.
 _OUR_RULE = re.compile(r"hostssl \S+ \S+ [0-9.]+/32 scram-sha-256")
 _OURS = "/etc/tierstack/postgresql"
+_GUARD = "/usr/local/lib/tierstack/db-guard"
 _UNIT = "postgresql@15-main.service"
 
 #: How long a host may leave what a standby sends it unacknowledged, in ms; then the next one is tried.
@@ -102,9 +104,18 @@ def _files(
             owner="postgres",
             group="postgres",
         ),
+        # Whom the guard asks.
+        File(
+            f"{_OURS}/peers.json",
+            json.dumps(
+                {"port": db.port, "peers": {other.name: other.address for other in others}}
+            ).encode(),
+        ),
+        Directory(_GUARD.rpartition("/")[0]),
+        File(_GUARD, template(f"db{_GUARD}.j2", program=guard_program()), mode="755"),
         File(
             f"/etc/systemd/system/{_UNIT}.d/tierstack.conf",
-            template(f"db/etc/systemd/system/{_UNIT}.d/tierstack.conf.j2"),
+            template(f"db/etc/systemd/system/{_UNIT}.d/tierstack.conf.j2", guard=_GUARD),
         ),
         File(
             _HBA,

@@ -17,11 +17,22 @@ from tierstack.model.primary import (
     DATA_DIRECTORY,
     Copy,
     DataDirectory,
+    PrimaryError,
     decide_primary,
     decide_rebuild,
+    second_writers,
     slot_name,
 )
-from tierstack.operations.postgres import CopyState, DbState, Replaced, look, look_at_copy, streams
+from tierstack.operations.postgres import (
+    CopyState,
+    DbState,
+    Peers,
+    Replaced,
+    ask_peers,
+    look,
+    look_at_copy,
+    streams,
+)
 
 
 @dataclass(frozen=True)
@@ -53,10 +64,38 @@ def survey(cluster: Cluster) -> Survey:
     held = {name: held_by(state) for name, state in states.items() if state}
     try:
         primary = members[decide_primary(held, list(members), str(cluster.inventory))]
+        refuse_second_writers(cluster, primary, held)
         replaced = _replaced(primary, states)
     except TierstackError as error:
         raise PyinfraError(str(error)) from None
     return Survey(primary, states, replaced)
+
+
+def refuse_second_writers(
+    cluster: Cluster, primary: Host, held: Mapping[str, DataDirectory]
+) -> None:
+    """
+    Ask the hosts that web hosts use as well, and that are no db hosts of the inventory any more.
+
+    Raises:
+        PrimaryError: one of them takes writes, too.
+    """
+    ours = {host.address for host in cluster.tier("db")}
+    used = {
+        host.name: set(hosts.facts(host.name)["database_hosts"]) - ours
+        for host in cluster.tier("web")
+        if hosts.in_this_run(host.name)
+    }
+    addresses = sorted(set().union(*used.values()))
+    # An empty one beside an old one is what the user has asked for in so many words.
+    if not addresses or primary.name not in held or not held[primary.name].present:
+        return
+    asked = [host for host in inventory.get_active_hosts() if host.name == primary.name]
+    stdin = ask_peers(addresses, cluster.settings.db.port)
+    others = hosts.ask_all(asked, Peers, _stdin=stdin)[primary.name]
+    webs = [name for name, used_by in used.items() if used_by]
+    if said := second_writers(others, primary.name, held[primary.name], webs):
+        raise PrimaryError(said)
 
 
 def ask(cluster: Cluster, host: Host, passwords: bool = False) -> str:

@@ -10,7 +10,7 @@ from pyinfra import logger
 from pyinfra.api.exceptions import PyinfraError
 
 from roles.db.configuration import rules
-from roles.db.survey import db_states, held_by
+from roles.db.survey import db_states, held_by, refuse_second_writers
 from tierstack import hosts
 from tierstack.model import Cluster, Host, TierstackError
 from tierstack.model.plan import listed
@@ -57,6 +57,9 @@ def _decide(cluster: Cluster) -> tuple[Switchover, dict[str, dict[str, Any]]]:
             to,
             str(cluster.inventory),
         )
+        if wanted.step == "switch":
+            held = {name: held_by(state) for name, state in states.items() if state}
+            refuse_second_writers(cluster, cluster.host(wanted.old), held)
     except TierstackError as error:
         raise PyinfraError(str(error)) from None
     if wanted.step == "nothing":

@@ -18,7 +18,8 @@ from roles.web.settings import (
 )
 from tierstack.model import Cluster, Host, Site
 from tierstack.model.release import Release, Source, pack, release_of
-from tierstack.operations.config import Directory, Entry, File, config, template
+from tierstack.model.source import sentences
+from tierstack.operations.config import Directory, Entry, File, agent, config, template
 from tierstack.operations.release import release as release_operation
 from tierstack.secrets import Secrets
 
@@ -36,7 +37,10 @@ def release(cluster: Cluster, site: Site) -> Release:
 def _source(site: Site) -> Source:
     with _lock:
         if site.name not in _sources:
-            _sources[site.name] = pack(site.source)
+            found = pack(site.source, site.settings.include)
+            for sentence in sentences(site, found.contents):
+                pyinfra.logger.info(sentence)
+            _sources[site.name] = found
         return _sources[site.name]
 
 
@@ -53,6 +57,11 @@ def lay_out(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             *_programs(cluster),
             File("/etc/tierstack/cluster-ca.pem", secrets["cluster.ca_certificate"].encode()),
             Directory("/etc/tierstack/sites"),
+            # What lies in a release is nobody else's to read, though some of it is for all.
+            *(
+                Directory(f"{site.home}/releases", mode="750", group=site.account)
+                for site in cluster.sites
+            ),
             *([] if cluster.tier("media") else _files_of_its_own(cluster)),
             *(e for site in cluster.sites for e in _settings_entries(cluster, host, site, secrets)),
         ],
@@ -92,8 +101,9 @@ def _programs(cluster: Cluster) -> Sequence[Entry]:
         Directory(PROGRAMS),
         *(
             File(f"{PROGRAMS}/{name}", template(f"web{PROGRAMS}/{name}.j2"), mode="755")
-            for name in ("web-node", "web-pause", "web-release", "web-state")
+            for name in ("web-node", "web-pause", "web-state")
         ),
+        File(f"{PROGRAMS}/web-release", agent("web_release"), mode="755"),
         File("/usr/local/bin/tierstack-manage", manage, mode="755"),
     ]
 

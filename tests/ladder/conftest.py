@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -29,7 +29,12 @@ Somebody = TypeVar("Somebody", bound=Operator)
 
 
 @contextmanager
-def deployed(home: Path, arrangement: str, kind: type[Somebody]) -> Iterator[Somebody]:
+def deployed(
+    home: Path,
+    arrangement: str,
+    kind: type[Somebody],
+    prepare: Callable[[Somebody], object] = lambda somebody: None,
+) -> Iterator[Somebody]:
     """
     Deploy an arrangement to fresh hosts, which are away afterwards.
 
@@ -37,6 +42,7 @@ def deployed(home: Path, arrangement: str, kind: type[Somebody]) -> Iterator[Som
         home: an empty directory, which becomes the operator's.
         arrangement: an inventory of `inventories/ladder`, without `.py`.
         kind: what sort of operator it is.
+        prepare: changes what is to be deployed.
     """
     need_root()
     shutil.copytree(ROOT / "inventories" / "ladder", home, dirs_exist_ok=True)
@@ -50,6 +56,7 @@ def deployed(home: Path, arrangement: str, kind: type[Somebody]) -> Iterator[Som
         _write_as_before_django_3(somebody)
         _take_an_environment(somebody)
         shutil.copy(ROOT / "tests/ladder/wsgi_site.py", home / "example/mysite/wsgi.py")
+        prepare(somebody)
         with somebody.fresh_hosts():
             somebody.deploy_well()
             yield somebody

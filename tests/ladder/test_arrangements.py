@@ -15,6 +15,19 @@ from tests.operator import Operator, assert_nothing_changed
 from tests.uploads import log_in, upload
 from tierstack.model.ports import listeners
 
+#: Of a package in the project, whose build leaves a process at work.
+_SETUP = """
+import os
+from setuptools import setup
+if os.fork() == 0:
+    os.setsid()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(nowhere, standard)
+    os.execvp("sleep", ["sleep", "54321"])
+setup(name="shared", version="1.0", py_modules=["shared"])
+"""
+
 
 @pytest.fixture(
     scope="module",
@@ -24,8 +37,19 @@ def operator(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operator]:
     """Somebody with one of the arrangements, freshly deployed."""
-    with deployed(tmp_path_factory.mktemp("ladder"), request.param, Operator) as somebody:
+    with deployed(
+        tmp_path_factory.mktemp("ladder"), request.param, Operator, _require_own_package
+    ) as somebody:
         yield somebody
+
+
+def _require_own_package(somebody: Operator) -> None:
+    package = somebody.home / "example" / "libs" / "shared"
+    package.mkdir(parents=True)
+    (package / "setup.py").write_text(_SETUP, encoding="utf-8")
+    (package / "shared.py").write_text('WORD = "shared"\n', encoding="utf-8")
+    with (somebody.home / "example" / "requirements.txt").open("a", encoding="utf-8") as file:
+        file.write("./libs/shared\n")
 
 
 def test_site_is_whole(operator: Operator) -> None:
@@ -62,6 +86,19 @@ def test_site_is_whole(operator: Operator) -> None:
 def test_answers_are_whole_or_cut(operator: Operator) -> None:
     """Every method, body and kind of answer that WSGI has; failures that no client takes for whole."""
     assert_wsgi_is_kept(operator)
+
+
+def test_build_leaves_nothing_behind(operator: Operator) -> None:
+    """A package of the project's own is there, no process of its build, and no file but root's."""
+    for host in operator.cluster().tier("web"):
+        ask = "from shared import WORD; print(WORD)"
+        python = "/srv/example/current/venv/bin/python"
+        assert operator.ask(host.name, f"runuser -u example -- {python} -c '{ask}'") == "shared"
+        assert operator.on(host.name, "pgrep -x sleep -a | grep 54321").out == ""
+        releases = "/srv/example/releases"
+        assert operator.ask(host.name, f"stat -c '%U %G %a' {releases}") == "root example 750"
+        assert operator.ask(host.name, f"find {releases} -not -user root") == ""
+        assert operator.on(host.name, f"runuser -u nobody -- ls {releases}").status != 0
 
 
 def test_every_balancer_lets_visitors_in(operator: Operator) -> None:

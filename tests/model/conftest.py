@@ -99,3 +99,31 @@ def pyinfra(*arguments: str | Path, checkout: Path = CHECKOUT) -> subprocess.Com
 def home(tmp_path: Path) -> Home:
     """A right inventory, to be made wrong."""
     return Home(tmp_path)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A small project, with what a developer's directory also holds."""
+    root = tmp_path / "project"
+    for name, content in {
+        "manage.py": "#!/usr/bin/env python\n",
+        "shop/settings.py": "DEBUG = True\n",
+        "static/déjà vu.css": "a {}\n",
+        ".env": "SECRET=1\n",
+        "db.sqlite3": "data",
+        "shop/__pycache__/settings.cpython-311.pyc": "",
+        "node_modules/left-pad/index.js": "",
+        ".venv/bin/python": "",
+        "notes.pyc": "",
+        "build/out.txt": "made",
+    }.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    (root / "manage.py").chmod(0o755)
+    (root / "latest").symlink_to("shop")
+    return root
+
+
+#: What of it makes the source.
+OWN = ["build/out.txt", "latest", "manage.py", "shop/settings.py", "static/déjà vu.css"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -13,6 +14,7 @@ from tierstack.model.primary import (
     Rebuild,
     decide_primary,
     decide_rebuild,
+    second_writers,
     slot_name,
 )
 
@@ -20,6 +22,15 @@ EMPTY = DataDirectory(present=False)
 PRIMARY = DataDirectory(present=True, system_id="71", timeline=1)
 STANDBY = DataDirectory(present=True, standby=True, system_id="71", timeline=1)
 ASIDE = "systemctl stop postgresql@15-main; mv /var/lib/postgresql/15/main /var/lib/postgresql/15/main.old"
+
+STEP_DOWN = (
+    "systemctl stop postgresql@15-main; runuser -u postgres -- touch"
+    " /var/lib/postgresql/15/main/standby.signal"
+)
+LOST = (
+    "Or, if it is lost for good: see first that it stays off, or, where it can be reached, type on"
+    f" it: {STEP_DOWN}"
+)
 
 MIB = 1024**2
 SEGMENT = 16 * MIB
@@ -127,7 +138,7 @@ def test_standby_without_primary() -> None:
     expected = (
         "db2 is a standby, and its primary is no db host of this inventory; nothing was changed."
         " Put the primary's line back; to do without it, let db2 take over then:"
-        " pyinfra prod.py tasks/switchover.py --data to=db2; or, if it is lost for good, type on db2:"
+        f" pyinfra prod.py tasks/switchover.py --data to=db2. {LOST}; then type on db2:"
         " systemctl start postgresql@15-main; pg_ctlcluster 15 main promote; then deploy again"
     )
     assert expected == refusal({"db2": STANDBY, "db3": EMPTY}, ["db3", "db2"])
@@ -138,9 +149,9 @@ def test_standbys_without_primary() -> None:
     expected = (
         "db1 and db2 are standbys, and their primary is no db host of this inventory; nothing was"
         " changed. Put the primary's line back; to do without it, let one of them take over then:"
-        " pyinfra prod.py tasks/switchover.py --data to=db1; or, if it is lost for good, type on the"
-        " one with the newest writes: systemctl start postgresql@15-main; pg_ctlcluster 15 main"
-        " promote; then deploy again"
+        f" pyinfra prod.py tasks/switchover.py --data to=db1. {LOST}; then type on the one with the"
+        " newest writes: systemctl start postgresql@15-main; pg_ctlcluster 15 main promote; then"
+        " deploy again"
     )
     assert expected == refusal({"db1": STANDBY, "db2": STANDBY}, ["db1", "db2"])
 
@@ -158,6 +169,28 @@ def test_unfinished_switchover() -> None:
     assert decide_primary(promoted, ["db1", "db2"], "prod.py") == "db2"
     # Whoever is not asked may have been promoted: no way back is offered.
     assert refusal({"db1": made_way}, ["db1"]).startswith("db1 is a standby, and its primary is no")
+
+
+def test_second_writer_outside_the_inventory() -> None:
+    """A former primary that web hosts still use: refused, with both ways on; a standby is no harm."""
+    held = replace(PRIMARY, timeline=2)
+    other = {"is": "primary", "system_id": "71", "timeline": 1, "said": ""}
+    said = partial(second_writers, primary="db2", held=held, webs=["web1", "web2"])
+    assert said({"10.0.0.21": other}) == (
+        "10.0.0.21 is no db host of this inventory, takes writes of the same database as db2"
+        " (timeline 1 there, timeline 2 on db2), and web1 and web2 may write to it; nothing was"
+        " changed. Find out which one has the writes that you keep. To keep those of db2, type on"
+        f" 10.0.0.21: {STEP_DOWN}; then deploy again, and what it holds stays there. To keep the"
+        f" other's, write its line in db, and type on db2: {ASIDE}; then deploy"
+    )
+    assert said({"10.0.0.21": {**other, "is": "unknown", "said": "no pg_hba.conf entry"}}) == (
+        "10.0.0.21 is no db host of this inventory, and web1 and web2 may write to it; whether it"
+        " takes writes, it does not say to db2 (no pg_hba.conf entry); nothing was changed. Stop"
+        f" PostgreSQL there, or type on it: {STEP_DOWN}; then deploy again"
+    )
+    harmless = [{**other, "is": kind} for kind in ("standby", "silent", "shut", "stranger")]
+    for one in (*harmless, {**other, "system_id": "72"}):
+        assert said({"10.0.0.21": one}) == ""
 
 
 def test_standby_ahead_of_its_primary() -> None:

@@ -669,3 +669,15 @@ def test_names_of_debian_postgresql_and_the_cluster_are_no_names_for_a_site() ->
     assert not any(
         owner_of_site_name(name) for name in ("shop", "blog", "user", "pgadmin", "example")
     )
+
+
+def test_run_that_nobody_could_answer_is_refused(home: Home) -> None:
+    """Without -y pyinfra asks, and without a terminal there is nobody: known before the hosts are."""
+    done = pyinfra(home.path / "prod.py", "deploy.py")
+    assert done.returncode == 1
+    assert (
+        "pyinfra asks before it changes anything, and standard input is no terminal; add -y, or --dry"
+        " to see what would be done"
+    ) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Connecting to hosts" not in done.stderr

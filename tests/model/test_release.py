@@ -3,83 +3,17 @@
 from __future__ import annotations
 
 import io
-import subprocess
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from roles.web.mod_python import python_path
-from tests.model.conftest import SITES, Home
+from tests.model.conftest import OWN, SITES, Home
+from tierstack.agents import web_release
 from tierstack.model import TierstackError
 from tierstack.model import release as model
-from tierstack.model.release import pack, release_of, source_files
-from tierstack.operations.config import template
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A small project, with what a developer's directory also holds."""
-    root = tmp_path / "project"
-    for name, content in {
-        "manage.py": "#!/usr/bin/env python\n",
-        "shop/settings.py": "DEBUG = True\n",
-        "static/déjà vu.css": "a {}\n",
-        ".env": "SECRET=1\n",
-        "db.sqlite3": "data",
-        "shop/__pycache__/settings.cpython-311.pyc": "",
-        "node_modules/left-pad/index.js": "",
-        ".venv/bin/python": "",
-        "notes.pyc": "",
-        "build/out.txt": "made",
-    }.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    (root / "manage.py").chmod(0o755)
-    (root / "latest").symlink_to("shop")
-    return root
-
-
-OWN = ["build/out.txt", "latest", "manage.py", "shop/settings.py", "static/déjà vu.css"]
-
-
-def _git(root: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
-    subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True)
-
-
-def test_own_files_make_the_source(project: Path) -> None:
-    """Caches, virtual environments, a developer's database and secrets stay out."""
-    assert sorted(source_files(project)) == OWN
-
-
-def test_secrets_of_an_inventory_stay_here(project: Path) -> None:
-    """An inventory that lies in the project: its secrets never travel with a release."""
-    before = source_files(project)
-    (project / "ops").mkdir()
-    for name in ("prod.secrets.toml", ".prod.secrets.toml.lock", ".prod.secrets.toml.x1y2"):
-        (project / "ops" / name).touch()
-    assert source_files(project) == before
-
-
-def test_git_says_what_belongs_to_it(project: Path) -> None:
-    """In a work tree, what git ignores stays out, and what is not committed yet is in."""
-    _git(project, "init", "-q")
-    (project / ".gitignore").write_text("build/\n", encoding="utf-8")
-    _git(project, "add", "manage.py", "shop/settings.py")
-    _git(project, "commit", "-q", "-m", "first")
-    assert sorted(source_files(project)) == [".gitignore", *OWN[1:]]
-    (project / "shop" / "settings.py").unlink()
-    assert "shop/settings.py" not in source_files(project)
-
-
-def test_project_that_git_ignores_is_a_source_too(project: Path) -> None:
-    """A directory of operations may well ignore the projects in it."""
-    _git(project.parent, "init", "-q")
-    (project.parent / ".gitignore").write_text("project/\n", encoding="utf-8")
-    assert sorted(source_files(project)) == OWN
+from tierstack.model.release import pack, release_of
 
 
 def test_archive_keeps_modes_and_links(project: Path) -> None:
@@ -147,12 +81,6 @@ def test_python_path_is_quoted_for_apache() -> None:
     )
 
 
-def _web_release() -> dict[str, Any]:
-    program: dict[str, Any] = {"__name__": "web_release"}
-    exec(template("web/usr/local/lib/tierstack/web-release.j2"), program)
-    return program
-
-
 @pytest.mark.parametrize(
     ("said", "named"),
     [
@@ -205,7 +133,7 @@ def _web_release() -> dict[str, Any]:
 )
 def test_failing_requirement_is_named(said: str, named: str) -> None:
     """Of pip's words, the requirement that it stumbles over is named."""
-    assert _web_release()["failing_requirement"](said) == named
+    assert web_release.failing_requirement(said) == named
 
 
 @pytest.mark.parametrize(
@@ -227,14 +155,14 @@ def test_failing_requirement_is_named(said: str, named: str) -> None:
 )
 def test_packages_are_kept_for_a_file_that_says_all(requirements: str, told: bool) -> None:
     """A requirements file that names other files or addresses may mean something else next time."""
-    kind = _web_release()["kind"]
+    kind = web_release.kind
     assert (kind(requirements) != "") == told
     assert not told or kind(requirements) != kind(f"# newer, please\n{requirements}")
 
 
 def test_passwords_in_requirements_are_not_shown() -> None:
     """pip repeats a line from git as it stands: what logs in there is hidden."""
-    without = _web_release()["without_passwords"]
+    without = web_release.without_passwords
     assert without("x@ git+https://me:s3cret@a.test/x.git") == "x@ git+https://****@a.test/x.git"
     assert without("git+https://t0ken@a.test/x@v1") == "git+https://****@a.test/x@v1"
     assert without("git+ssh://git@a.test/x.git") == "git+ssh://git@a.test/x.git"

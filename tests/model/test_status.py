@@ -61,6 +61,24 @@ def line(cluster: Cluster, said: dict[str, Any], host: str) -> Node:
     return next(node for node in judge(cluster, said) if node.host == host)
 
 
+def test_second_writer_outside_the_inventory(home: Home) -> None:
+    """What web hosts may write to beside the primary is told on the primary's line."""
+    said = answers()
+    said["db1"]["db"]["system_id"] = "71"
+    other = {"is": "primary", "system_id": "71", "timeline": 1}
+    (primary,) = [
+        node
+        for node in judge(home.load(), said, {"10.0.0.29": other})
+        if node.tier == "db" and not node.good
+    ]
+    assert (primary.host, primary.notes) == (
+        "db1",
+        "10.0.0.29 takes writes as well, and web hosts may write there; a deploy says what to type",
+    )
+    for harmless in ({**other, "is": "standby"}, {**other, "system_id": "72"}):
+        assert all(node.good for node in judge(home.load(), said, {"10.0.0.29": harmless}))
+
+
 def test_storage_and_its_readers_have_their_lines(home: Home) -> None:
     """A storage host whose share is silent, and a media host that has lost it, are named."""
     home.inventory(HOSTS, 'storage = [("storage1", {"address": "10.0.0.51"})]')

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.operator import Deploy, Operator, assert_nothing_changed, wait_until
+from tests.operator import BIN, ROOT, Deploy, Operator, assert_nothing_changed, wait_until
 from tests.visitor import steady_visitor
 
 BASE = "example/src/templates/base.html"
@@ -199,3 +201,28 @@ def _away(operator: Operator, nodes: list[str]) -> list[str]:
     """Return the web nodes that a deploy has taken out of rotation."""
     away = "test -e /run/tierstack/drain -o -e /run/tierstack/deploying"
     return [node for node in nodes if operator.on(node, away).status == 0]
+
+
+def test_declined_run_is_not_well(operator: Operator) -> None:
+    """Who answers anything else than Enter changes nothing, and the exit status says so."""
+    settings = operator.home / "group_data" / "web.py"
+    before = settings.read_text(encoding="utf-8") if settings.exists() else ""
+    settings.write_text(before + "workers_limit = 3\n", encoding="utf-8")
+    terminal, theirs = pty.openpty()
+    command = [str(BIN / "pyinfra"), str(operator.inventory), "deploy.py"]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        os.write(terminal, b"no\n")
+        said = run.communicate(timeout=300)[1]
+    for descriptor in (terminal, theirs):
+        os.close(descriptor)
+    settings.write_text(before, encoding="utf-8")
+    assert run.returncode == 1, said[-4000:]
+    assert said.endswith("Declined: no host was changed.\n"), said[-4000:]
+    assert_nothing_changed(operator.deploy())

@@ -164,6 +164,74 @@ def test_next_primary_loses_power_while_visitors_wait(operator: Operator) -> Non
         assert done.status == 0, done.said[-6000:]
 
 
+def test_primary_that_comes_back_takes_no_writes(operator: Operator) -> None:
+    """
+    db1 dies, db2 is promoted by hand, db1 boots before anybody deploys: web hosts list it first.
+
+    It starts as a standby. Made to take writes all the same, it is named by whatever looks, though it
+    is in no line of the inventory. Back in its line it follows, and no acknowledged row is missing.
+    """
+    line = '    lab_host("db1", 21),\n'
+    former = operator.cluster().host("db1").address
+    with steady_writer(operator.door, pause_s=0.05) as before:
+        wait_until("rows are written", lambda: len(before.acknowledged) > 20)
+    wait_until("db2 has them", lambda: before.acknowledged <= rows(operator, "db2"))
+    operator.lab("kill", "db1")
+    operator.edit(line, "")
+    assert (
+        "Or, if it is lost for good: see first that it stays off, or, where it can be reached, type on"
+        f" it: {STOP}; runuser -u postgres -- touch {DATA}/standby.signal; then type on db2: {START};"
+        " pg_ctlcluster 15 main promote; then deploy again\n"
+    ) in operator.deploy().err
+    operator.ask("db2", f"{START}; pg_ctlcluster 15 main promote")
+    # A primary comes up without its standbys.
+    operator.ask("db2", "systemctl restart postgresql@15-main")
+    assert sql(operator, "db2", "select pg_is_in_recovery()") == "f"
+
+    operator.lab("start", "db1")
+    asks = "runuser -u postgres -- psql -XAtc 'select pg_is_in_recovery()'"
+    wait_until("db1 is up", lambda: operator.on_address(former, asks).status == 0)
+    assert operator.on_address(former, asks).out == "t\n"
+    told = operator.on_address(former, "journalctl -u postgresql@15-main -o cat").out
+    assert (
+        f"db2 is the primary on timeline {timeline(operator, 'db2')}, and this host was the primary on"
+    ) in told
+    # New workers ask db1 first.
+    for host in operator.cluster().tier("web"):
+        operator.ask(host.name, "systemctl restart apache2")
+    wait_until("pages are back", lambda: operator.door.ask("/guestbook.json").status == 200)
+    with steady_writer(operator.door, pause_s=0.05) as after:
+        wait_until("rows are written", lambda: len(after.acknowledged) > 20)
+    assert after.failed == []
+    assert after.acknowledged <= rows(operator, "db2")
+
+    config = "/etc/postgresql/15/main/postgresql.conf"
+    start = f"/usr/lib/postgresql/15/bin/pg_ctl start -D {DATA} -o '-c config_file={config}'"
+    by_hand = f"{STOP}; rm {DATA}/standby.signal; cd /; runuser -u postgres -- {start} >/dev/null"
+    assert operator.on_address(former, by_hand).status == 0
+    refused = operator.deploy()
+    assert refused.status == 1
+    assert f"{former} is no db host of this inventory, takes writes of the same" in refused.err
+    assert refused.results == {}
+    assert operator.tierstack("plan", str(operator.inventory)).status == 1
+    assert nodes(operator, status=1)["db2"]["notes"].startswith(f"{former} takes writes as well,")
+    step_down = f"{STOP}; runuser -u postgres -- touch {DATA}/standby.signal"
+    kill = f"runuser -u postgres -- /usr/lib/postgresql/15/bin/pg_ctl stop -D {DATA}; {step_down}"
+    assert operator.on_address(former, kill).status == 0
+
+    operator.edit('    lab_host("db2"', line + '    lab_host("db2"')
+    operator.deploy_well()
+    assert switch_over(operator, "db1").status == 0
+    assert before.acknowledged | after.acknowledged <= rows(operator, "db1")
+    operator.ask("db1", f"ls -d {DATA}.aside-* && rm -r {DATA}.aside-*")
+
+
+def timeline(operator: Operator, host: str) -> int:
+    """Return the timeline that a primary writes."""
+    log = sql(operator, host, "select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")
+    return int(log, 16)
+
+
 def test_two_primaries_are_left_alone(operator: Operator) -> None:
     """Neither a deploy nor a switchover touches a host when two believe that they are primary."""
     operator.ask("db2", "pg_ctlcluster 15 main promote")

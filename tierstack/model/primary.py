@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tierstack.model.errors import TierstackError
 from tierstack.model.plan import listed
@@ -22,6 +23,12 @@ SLOT_PREFIX = "tierstack_"
 _SLOT_NAME_LIMIT = 63
 
 _MOVE_ASIDE = f"systemctl stop postgresql@15-main; mv {DATA_DIRECTORY} {DATA_DIRECTORY}.old"
+
+#: Makes a former primary a standby, so that it takes no writes, whenever it starts.
+_STEP_DOWN = (
+    "systemctl stop postgresql@15-main;"
+    f" runuser -u postgres -- touch {DATA_DIRECTORY}/standby.signal"
+)
 
 
 class PrimaryError(TierstackError, ValueError):
@@ -116,6 +123,38 @@ def decide_primary(found: Mapping[str, DataDirectory], order: Sequence[str], inv
             f" {_MOVE_ASIDE}; then deploy again"
         )
     return primary
+
+
+def second_writers(
+    others: Mapping[str, Mapping[str, Any]], primary: str, held: DataDirectory, webs: Sequence[str]
+) -> str:
+    """
+    Return what is said where web hosts have a second primary to write to; "" if they have not.
+
+    Args:
+        others: what answers at addresses that web hosts use and the inventory does not name
+            (`ask` in operations/db_guard.py), by address.
+        primary: name of the inventory's primary.
+        held: what it holds.
+        webs: names of the web hosts that use those addresses.
+    """
+    for address, said in others.items():
+        if said["is"] == "primary" and said["system_id"] == held.system_id:
+            return (
+                f"{address} is no db host of this inventory, takes writes of the same database as"
+                f" {primary} (timeline {said['timeline']} there, timeline {held.timeline} on"
+                f" {primary}), and {listed(webs)} may write to it; nothing was changed. Find out which"
+                f" one has the writes that you keep. To keep those of {primary}, type on {address}:"
+                f" {_STEP_DOWN}; then deploy again, and what it holds stays there. To keep the"
+                f" other's, write its line in db, and type on {primary}: {_MOVE_ASIDE}; then deploy"
+            )
+        if said["is"] == "unknown":
+            return (
+                f"{address} is no db host of this inventory, and {listed(webs)} may write to it; whether"
+                f" it takes writes, it does not say to {primary} ({said['said']}); nothing was changed."
+                f" Stop PostgreSQL there, or type on it: {_STEP_DOWN}; then deploy again"
+            )
+    return ""
 
 
 @dataclass(frozen=True)
@@ -268,7 +307,8 @@ def _no_primary(holders: Mapping[str, DataDirectory], inventory: str) -> Primary
         f" and {'its' if one else 'their'} primary is no db host of this inventory; nothing was"
         " changed. Put the primary's line back; to do without it, let"
         f" {standbys[0] if one else 'one of them'} take over then:"
-        f" {switch_to(standbys[0], inventory)}; or, if it is lost for good, type on"
+        f" {switch_to(standbys[0], inventory)}. Or, if it is lost for good: see first that it stays"
+        f" off, or, where it can be reached, type on it: {_STEP_DOWN}; then type on"
         f" {standbys[0] if one else 'the one with the newest writes'}:"
         " systemctl start postgresql@15-main; pg_ctlcluster 15 main promote; then deploy again"
     )

@@ -8,27 +8,20 @@ import io
 import json
 import os
 import stat
-import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tierstack.model.cluster import Site
 from tierstack.model.errors import TierstackError
+from tierstack.model.source import Contents, contents_of
 
 #: Python of the supported system; a venv is made with it.
 PYTHON = "3.11"
 
 #: The same with its last part, which requirements may name.
 PYTHON_FULL = "3.11.2"
-
-#: Never a part of a release: other people's code, caches, a developer's own data and secrets.
-EXCLUDED_DIRECTORIES = frozenset({".git", "__pycache__", ".venv", "venv", "node_modules"})
-EXCLUDED_SUFFIXES = (".pyc", ".sqlite3")
-EXCLUDED_NAMES = frozenset({".env"})
-#: Also within a name: the secrets file of an inventory that lies in the project, its lock, its copies.
-EXCLUDED_PARTS = (".secrets.toml",)
 
 #: Most that a source may hold, in MiB: more is a directory of uploads, or the wrong directory.
 SOURCE_LIMIT_MB = 512
@@ -45,10 +38,12 @@ class Source:
     Args:
         archive: tar.gz of its files.
         digest: hash of their names, modes and contents.
+        contents: which files these are, and which stay here.
     """
 
     archive: bytes
     digest: str
+    contents: Contents
 
     def __repr__(self) -> str:
         return f"Source({self.digest})"
@@ -114,16 +109,18 @@ def release_of(site: Site, source: Source) -> Release:
     return Release(id=name, path=f"{site.home}/releases/{name}")
 
 
-def pack(directory: Path) -> Source:
+def pack(directory: Path, include: Sequence[str] = ()) -> Source:
     """
-    Pack a source directory.
+    Pack the files of a source directory; modes and symbolic links are kept, owners and times are not.
 
-    In a git work tree: what git tracks, and what it neither tracks nor ignores. Elsewhere: every
-    file. Modes and symbolic links are kept, owners and times are not.
+    Args:
+        directory: the site's source.
+        include: as of `contents_of`.
 
     Raises:
         TierstackError: it holds more than a source does, or a file cannot be read.
     """
+    contents = contents_of(directory, include)
     digest = hashlib.sha256()
     buffer = io.BytesIO()
     total = 0
@@ -131,7 +128,7 @@ def pack(directory: Path) -> Source:
         gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, compresslevel=6) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
-        for name in sorted(source_files(directory)):
+        for name in contents.files:
             entry, content = _entry(directory, name)
             total += len(content)
             if total > SOURCE_LIMIT_MB * 1024 * 1024:
@@ -143,54 +140,7 @@ def pack(directory: Path) -> Source:
             for part in (entry.name, oct(entry.mode), entry.linkname):
                 digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
             digest.update(hashlib.sha256(content).digest())
-    return Source(buffer.getvalue(), digest.hexdigest())
-
-
-def source_files(directory: Path) -> list[str]:
-    """Return the files that make a source, relative to its directory."""
-    tracked = _git_files(directory)
-    # A project that git ignores as a whole is no less the user's source.
-    names = tracked if tracked else list(_walk(directory, directory))
-    return [name for name in names if not _excluded(name)]
-
-
-def _git_files(directory: Path) -> list[str]:
-    """Return what git says belongs here; nothing outside of a work tree, or without git."""
-    # Command scope is the only place where git lets us say that another user's tree is meant.
-    command = ["git", "-c", "safe.directory=*", "-C", str(directory)]
-    command += ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    try:
-        listed = subprocess.run(command, capture_output=True, check=False)
-    except FileNotFoundError:
-        return []
-    if listed.returncode != 0:
-        return []
-    names = []
-    for name in filter(None, os.fsdecode(listed.stdout).split("\0")):
-        path = directory / name
-        if path.is_dir() and not path.is_symlink():
-            names += list(_walk(directory, path))  # a submodule
-        elif os.path.lexists(path):
-            names.append(name)
-    return names
-
-
-def _walk(directory: Path, top: Path) -> Iterator[str]:
-    for folder, folders, files in os.walk(top):
-        folders[:] = [name for name in folders if name not in EXCLUDED_DIRECTORIES]
-        links = [name for name in folders if (Path(folder) / name).is_symlink()]
-        for name in [*files, *links]:
-            yield str((Path(folder) / name).relative_to(directory))
-
-
-def _excluded(name: str) -> bool:
-    *folders, last = name.split("/")
-    return (
-        bool(EXCLUDED_DIRECTORIES.intersection(folders))
-        or last in EXCLUDED_NAMES
-        or last.endswith(EXCLUDED_SUFFIXES)
-        or any(part in last for part in EXCLUDED_PARTS)
-    )
+    return Source(buffer.getvalue(), digest.hexdigest(), contents)
 
 
 def _entry(directory: Path, name: str) -> tuple[tarfile.TarInfo, bytes]:

@@ -47,6 +47,12 @@ class SiteSettings(_Settings):
         description="Directory of the project, absolute or relative to the directory that holds `group_data/`."
     )
     project: str = Field(default=".", description="Where `manage.py` lies, relative to `source`.")
+    include: list[str] = Field(
+        default_factory=list,
+        description="Patterns of files that a release takes along though git ignores them or their"
+        " names are those of secrets, relative to `source`: `locale/*/LC_MESSAGES/*.mo`, or"
+        " `static/dist/**` for all that lies there.",
+    )
     settings: str = Field(description="The site's settings module, e.g. `mysite.settings`.")
     requirements: str = Field(
         default="requirements.txt",
@@ -131,6 +137,15 @@ class SiteSettings(_Settings):
     def _source(cls, value: str) -> str:
         if not value:
             raise ValueError('is empty; write where your project lies, e.g. "/home/you/shop"')
+        return value
+
+    @field_validator("include")
+    @classmethod
+    def _include(cls, value: list[str]) -> list[str]:
+        for pattern in value:
+            if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
+                what = f'"{pattern}" leads out of the source; write e.g. "static/dist/**"'
+                raise ValueError(what)
         return value
 
     @field_validator("requirements")

@@ -141,6 +141,13 @@ def template(name: str, /, **values: Any) -> bytes:
     return _environment().get_template(name).render(managed=managed, **values).encode()
 
 
+def agent(name: str) -> bytes:
+    """Return the module `tierstack/agents/<name>.py` as a program: it needs nothing beside itself."""
+    source = _ROOT / "tierstack" / "agents" / f"{name}.py"
+    first = f"#!/usr/bin/python3\n# Managed by Tierstack (tierstack/agents/{name}.py). Local edits are lost.\n"
+    return first.encode() + source.read_bytes()
+
+
 @cache
 def _environment() -> Environment:
     return Environment(

@@ -7,6 +7,7 @@ no question waits longer than a few seconds.
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys  # noqa: F401 -- for the line that calls main
@@ -23,6 +24,7 @@ def main(request):
         found["web"] = http_status(request["address"], request["web_port"], "/-/health")
         found["releases"] = {site: release(site) for site in request["sites"]}
         found["noted"] = noted()
+        found["database_hosts"] = sorted(set().union(*map(database_hosts, request["sites"])))
     if {"web", "media", "storage"} & set(request["tiers"]):
         found["mounts"] = {site: mounted("/srv/%s/media" % site) for site in request["sites"]}
         found["marks"] = {site: mark("/srv/%s/media" % site) for site in request["sites"]}
@@ -97,6 +99,16 @@ def release(site):
         return os.path.basename(os.readlink("/srv/%s/current" % site))
     except OSError:
         return ""
+
+
+def database_hosts(site):
+    """Return the addresses where a site that is served here has its database."""
+    try:
+        with open("/etc/tierstack/sites/%s/current/tierstack_settings.py" % site) as file:
+            named = re.search("^_DATABASE = .*'HOST': '([^']+)'", file.read(), re.M)
+    except OSError:
+        return set()
+    return set(named.group(1).split(",")) if named else set()
 
 
 def mounted(path):

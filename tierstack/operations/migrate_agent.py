@@ -4,7 +4,8 @@ It is sent over standard input with one request. The site's own Django does the 
 the site's account (`migrate_site.py`); this program waits for it, and ends it when the run that has
 asked for it is gone: nobody would read what becomes of it, and the next run begins it anew.
 
-    {"account": "example", "manage": "/etc/tierstack/sites/…/manage", "program": "…"}
+    {"account": "example", "manage": "/etc/tierstack/sites/…/manage", "program": "…",
+     "lock": path of the run's lock}
 
 It prints {"result": what the program says of itself, or null, "output": its last lines}.
 """
@@ -14,12 +15,7 @@ import json
 import os
 import signal
 import subprocess
-import sys  # noqa: F401 -- for the line that calls main
-
-#: Of the run: held by its own connection for as long as it lives (run_lock.py).
-RUN_LOCK = "/run/tierstack/run.lock"
-#: One of these at a time.
-OWN_LOCK = "/run/tierstack/migrate.lock"
+import sys
 
 MARK = "tierstack-migrated: "
 LINES = 25
@@ -28,12 +24,14 @@ END_S = 5
 
 
 def main(request):
-    # A terminal's hang-up or a controller that died is seen by the run's lock.
+    # A terminal's hang-up or a controller that died is seen by the run's lock: its own connection
+    # holds it for as long as it lives.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    run = holder()
-    os.makedirs(os.path.dirname(OWN_LOCK), exist_ok=True)
+    run = holder(request["lock"])
+    if not run:
+        sys.exit("the run that has asked for it is gone")
     # What a run that was cut off has left at work here ends first; the lock ends with it.
-    with os.fdopen(os.open(OWN_LOCK, os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
+    with open(os.path.join(os.path.dirname(request["lock"]), "migrate"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         output = execute(request, run)
     lines = output.splitlines()
@@ -62,8 +60,7 @@ def execute(request, run):
         try:
             return process.communicate(timeout=LOOK_S)[0]
         except subprocess.TimeoutExpired:
-            # Where nobody had the lock, the run came without a connection: it is the host's own.
-            if run and holder() != run:
+            if holder(request["lock"]) != run:
                 return end(process)
 
 
@@ -77,10 +74,10 @@ def end(process):
         return process.communicate()[0]
 
 
-def holder():
+def holder(path):
     """Return who has this host's run lock, as the run says of itself; "" if nobody has."""
     try:
-        with open(RUN_LOCK, errors="replace") as lock:
+        with open(path, errors="replace") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

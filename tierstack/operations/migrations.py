@@ -20,6 +20,7 @@ from pyinfra.api.operation import operation
 from tierstack.model.migrations import SESSIONS_SQL, Place, stopped
 from tierstack.model.plan import Effect
 from tierstack.operations.gate import Refuse
+from tierstack.operations.lock_agent import LOCK
 from tierstack.operations.postgres import MAINTENANCE
 from tierstack.operations.remote import HostError, tell_program
 
@@ -104,6 +105,7 @@ class _Migrate(PyinfraCommand):
         self._request = {
             "account": account,
             "manage": manage,
+            "lock": LOCK,
             "program": f"{source}\n\nmain(json.loads({json.dumps(request)!r}))\n",
         }
         #: Why it has failed.

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pyinfra import host, logger
@@ -24,6 +25,7 @@ from tierstack.operations.gate import Refuse, executing
 from tierstack.operations.remote import RemoteFact, program, run
 
 _AGENT = "postgres_agent.py"
+_GUARD = "db_guard.py"
 _SALT_BYTES = 16
 
 
@@ -96,6 +98,25 @@ def look(address: str, port: int, databases: Sequence[str] = (), passwords: bool
             "passwords": passwords,
         },
     )
+
+
+class Peers(RemoteFact):
+    """
+    What PostgreSQL servers at other addresses are, by address, as a db host sees them.
+
+    Pass `_stdin=ask_peers(addresses, port)`. Of each: "is", "system_id", "timeline" and "said", as
+    `ask` in db_guard.py tells.
+    """
+
+
+def ask_peers(addresses: Sequence[str], port: int) -> str:
+    """Return the standard input of `Peers`."""
+    return program(_GUARD, {"addresses": list(addresses), "port": port})
+
+
+def guard_program() -> str:
+    """Return the source of what keeps a former primary from taking writes when it starts."""
+    return (Path(__file__).parent / _GUARD).read_text(encoding="utf-8")
 
 
 class CopyState(RemoteFact):
@@ -384,10 +405,11 @@ def only_slots(
         yield run(_AGENT, {"verb": "sql", "statements": [(MAINTENANCE, sql)]}, effect)
 
 
+# One that is gone already, as its host was copied anew meanwhile, is no error.
 _DROP_SLOT = """
 SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots
     WHERE slot_name = {0} AND active;
-SELECT pg_drop_replication_slot({0});
+SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {0};
 """
 
 

@@ -1,0 +1,144 @@
+"""What root copies of an account's files, and what of them it neither follows nor changes."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tierstack.agents import web_release
+from tierstack.agents.web_release import UnfitError, copy_tree, environment_file
+
+ME = os.getuid()
+need_root = pytest.mark.skipif(ME != 0, reason="gives files to another account")
+
+#: Exchanges two names in a directory, again and again. Source: renameat2(2).
+_EXCHANGE = """
+import ctypes, os, sys
+os.chdir(sys.argv[1])
+exchange = ctypes.CDLL(None).renameat2
+while True:
+    exchange(-100, b"d", -100, b"link", 2)
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A small venv, in a directory of root's."""
+    root = tmp_path / "venv"
+    (root / "bin").mkdir(parents=True)
+    (root / "lib").mkdir()
+    (root / "bin" / "tool").write_text(f"#!{root}/bin/python\n", encoding="utf-8")
+    (root / "bin" / "tool").chmod(0o4755)
+    (root / "bin" / "python").symlink_to("/usr/bin/python3")
+    (root / "lib" / "a.py").write_text(f"# {root}\n", encoding="utf-8")
+    os.utime(root / "lib" / "a.py", (1, 1000))
+    return root
+
+
+def test_tree_is_copied_into_new_files(tree: Path) -> None:
+    """Whoever has a file open cannot write to the copy; links stay links, and no bit makes another's."""
+    copy = tree.with_name("copy")
+    with (tree / "lib" / "a.py").open("a", encoding="utf-8") as opened:
+        copy_tree(str(tree), str(copy), ME)
+        opened.write("more\n")
+    assert (copy / "lib" / "a.py").read_text(encoding="utf-8") == f"# {tree}\n"
+    assert (copy / "lib" / "a.py").stat().st_mtime == 1000
+    assert (copy / "bin" / "python").readlink() == Path("/usr/bin/python3")
+    modes = {path.name: stat.S_IMODE(path.lstat().st_mode) for path in copy.rglob("*")}
+    assert modes == {"bin": 0o755, "lib": 0o755, "tool": 0o755, "python": 0o777, "a.py": 0o644}
+
+
+def test_programs_of_a_venv_say_where_it_lies(tree: Path) -> None:
+    """In `bin` and pyvenv.cfg, and nowhere else; not through a link in the place of `bin`."""
+    (tree / "pyvenv.cfg").write_text(f"command = python -m venv {tree}\n", encoding="utf-8")
+    copy = tree.with_name("copy")
+    web_release.copy_venv(str(tree), str(copy), ME)
+    assert (copy / "bin" / "tool").read_text(encoding="utf-8") == f"#!{copy}/bin/python\n"
+    assert (copy / "pyvenv.cfg").read_text(encoding="utf-8") == f"command = python -m venv {copy}\n"
+    assert (copy / "lib" / "a.py").read_text(encoding="utf-8") == f"# {tree}\n"
+
+    elsewhere = tree.with_name("elsewhere")
+    (tree / "bin").rename(elsewhere)
+    (tree / "bin").symlink_to(elsewhere)
+    web_release.copy_venv(str(tree), str(tree.with_name("other")), ME)
+    assert (elsewhere / "tool").read_text(encoding="utf-8") == f"#!{tree}/bin/python\n"
+
+
+def test_what_is_no_file_is_named(tree: Path) -> None:
+    """A pipe would have root wait for ever; a file of another account's is another name of it."""
+    os.mkfifo(tree / "lib" / "pipe")
+    with pytest.raises(UnfitError, match=r"^'lib/pipe', a device, pipe or socket$"):
+        copy_tree(str(tree), str(tree.with_name("copy")), ME)
+    (tree / "lib" / "pipe").unlink()
+    with pytest.raises(UnfitError, match=r"^'(bin/tool|lib/a\.py)', another account's file$"):
+        copy_tree(str(tree), str(tree.with_name("another")), ME + 1)
+
+
+@need_root
+def test_root_changes_nothing_through_exchanged_names(tmp_path: Path) -> None:
+    """
+    An account exchanges a directory and a link from the moment they are its own.
+
+    It got hold of files of root's so, 375 of 500 in pip's directory.
+    """
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        parent.chmod(0o755)
+    roots = tmp_path / "roots"
+    roots.mkdir()
+    for number in range(300):
+        (roots / f"f{number}").write_text("secret", encoding="utf-8")
+        (roots / f"f{number}").chmod(0o600)
+    for attempt in range(3):
+        top = tmp_path / f"static{attempt}"
+        (top / "d").mkdir(parents=True)
+        (top / "link").symlink_to(roots)
+        for number in range(300):
+            (top / "d" / f"f{number}").touch()
+        # A name that is another thing at each look is refused.
+        with exchanging(top), suppress(UnfitError):
+            web_release.give(str(top), "nobody")
+            time.sleep(0.1)
+            web_release.take(str(top), "nobody")
+        taken = [path for path in top.rglob("*") if not path.is_symlink()]
+        assert {path.stat().st_uid for path in taken} <= {0}
+        assert "secret" not in {p.read_text(encoding="utf-8") for p in taken if p.is_file()}
+    kept = {(path.stat().st_uid, path.stat().st_mode & 0o777) for path in roots.iterdir()}
+    assert kept == {(0, 0o600)}
+
+
+@contextmanager
+def exchanging(top: Path) -> Iterator[None]:
+    """Have an account exchange the names `d` and `link` all the time."""
+    nobody = pwd.getpwnam("nobody").pw_uid
+    process = subprocess.Popen(["/usr/bin/python3", "-c", _EXCHANGE, str(top)], user=nobody)
+    try:
+        time.sleep(0.2)
+        assert process.poll() is None, "it does not run"
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_pip_gets_the_variables_of_the_run() -> None:
+    """A proxy's password stands in a file of root's; who is at work is the unit's to say."""
+    given = {
+        "https_proxy": 'http://me:a"b$c\\d@proxy:3128',
+        "HOME": "/root",
+        "SUDO_USER": "me",
+        "LC_ALL": "C.UTF-8",
+        "PIP_INDEX_URL": "https://index.test/simple",
+        "BROKEN": "a\nUser=root",
+    }
+    assert environment_file(given) == (
+        'LC_ALL="C.UTF-8"\nPIP_INDEX_URL="https://index.test/simple"\n'
+        'https_proxy="http://me:a\\"b\\$c\\\\d@proxy:3128"\n'
+    )

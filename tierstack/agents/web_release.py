@@ -1,0 +1,595 @@
+"""
+Lays out one release of a site, and looks whether the site starts in it. Nothing that serves changes.
+
+    web-release build HOST SITE ACCOUNT RELEASE REQUIREMENTS     source as base64 on standard input
+    web-release check HOST SITE ACCOUNT RELEASE CONFIG MODULE HOSTS [LOCAL_CACHE ...]
+
+HOSTS is how many web hosts there are, a LOCAL_CACHE a cache that each may keep for itself.
+
+The site's code and its requirements' are run as the site's account, never as root, and what they
+leave behind is copied by root into files of its own: the running site cannot change a release, and
+whatever they made of their directories (links, pipes, other names of other files), root neither
+changes nor follows it.
+"""
+
+from __future__ import annotations
+
+import base64
+import ensurepip
+import errno
+import fcntl
+import io
+import os
+import pwd
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from contextlib import suppress
+
+#: Tells what `web-state` finds from what the site's own code prints.
+FINDING = "tierstack-finding: "
+
+UNTOUCHED = "nothing that serves was changed."
+
+#: What everybody says whose disk is full.
+FULL = os.strerror(errno.ENOSPC)
+
+#: One of these at a time.
+LOCK = "/run/tierstack/locks/release"
+
+#: What pip runs in: systemd ends all of it, whatever a package's build has left at work.
+UNIT = "tierstack-build.service"
+
+#: The variables of what pip runs in: proxies may have passwords in theirs.
+ENVIRONMENT = "/run/tierstack/build.env"
+
+#: Variables that say who is at work, and from where.
+NOT_PASSED = re.compile(
+    r"(HOME|USER|LOGNAME|MAIL|SHELL|PWD|OLDPWD|TERM|_|LC_.*|LANG|(SSH|SUDO|XDG|DBUS|SYSTEMD)_.*)"
+)
+
+#: Venvs that are copied, root's: one as Python makes it, with nothing but pip and setuptools, and
+#: "-ACCOUNT", with what a site required last. What is in one is told by the file ".kind" beside it.
+PATTERN = "/var/lib/tierstack/venv"
+
+#: Where pip keeps what it has fetched and built, a directory an account.
+CACHE = "/var/cache/tierstack"
+
+#: A line of a requirements file that means the same whatever lies beside it: no other file, no
+#: address, no variable. Source: pip documentation, "Requirements File Format".
+PLAIN = re.compile(r"(?![-.]|.*\.(whl|zip|tar|tgz|tbz|txz|tlz)\b)[^/@$]*|--hash=[^/@$]*")
+
+#: Deeper than any package lays its directories.
+DEEPEST = 60
+
+
+class UnfitError(Exception):
+    """Something among a site's files that has no place in a release."""
+
+
+def build(host: str, site: str, account: str, release: str, requirements: str) -> int:
+    """
+    Unpack the source, make its venv. A venv cannot be moved, so it is made in place.
+
+    RELEASE/.built is written last: what lies there without it is a leftover.
+    """
+    source = base64.b64decode(sys.stdin.read())
+    if os.path.exists(release + "/.built"):
+        return 0  # A run that was cut off has been at work here until now.
+    remove(release)
+    src, venv = release + "/src", release + "/venv"
+    os.makedirs(src)
+    with tarfile.open(fileobj=io.BytesIO(source)) as archive:
+        archive.extractall(src)
+    pattern, wanted = f"{PATTERN}-{account}", kind(read(os.path.join(src, requirements)))
+    # A file that names files may have pip build the site's own source, which writes into it.
+    own = wanted == ""
+    there = wanted != "" and read(pattern + ".kind") == wanted
+    if there:
+        copy_venv(pattern, venv, 0)
+    else:
+        output = make_venv(venv)
+        if output is not None and FULL in output:
+            return no_room(output, host, site, release, os.path.dirname(PATTERN))
+        if output is not None:
+            return fail(output, f"{host}: no venv can be made in {release}; {UNTOUCHED}")
+        status = install(host, site, account, release, requirements, own=own)
+        if status:
+            return status
+        if wanted:
+            keep_venv(venv, pattern, wanted, account)
+    if not own:
+        run(compiling(src))
+    mark(release + "/.built")
+    return 0
+
+
+def install(
+    host: str, site: str, account: str, release: str, requirements: str, *, own: bool
+) -> int:
+    """Install what the site requires into its release's venv, and the source too if it is built."""
+    src, venv = release + "/src", release + "/venv"
+    cache = pip_cache(account)
+    for folder in (venv, *([src] if own else [])):
+        give(folder, account)
+    pip = [venv + "/bin/python", "-m", "pip", "install", "--no-input", "--no-color"]
+    pip += ["--progress-bar=off", "--disable-pip-version-check", "--cache-dir=" + cache]
+    output = run_in_unit([*pip, "-r", requirements], account, src)
+    if output is not None and FULL in output:
+        return no_room(output, host, site, release, cache)
+    if output is not None:
+        remove(release)
+        output = without_passwords(output)
+        culprit = failing_requirement(output)
+        what = f"{culprit} does not install" if culprit else "not everything in it installs"
+        hint = "".join(
+            f"; pip needs {package} for it, which is not here: write packages=[{package!r}] in the site"
+            for command, package in TOOLS.items()
+            if command + "+" in output or f"find command {command!r}" in output
+            if not shutil.which(command)
+        )
+        return fail(
+            output,
+            f"{host}: site {site}: {requirements}: {what}, as pip says above; correct that line"
+            f"{hint}, and deploy again; {UNTOUCHED}",
+        )
+    if own:
+        run_in_unit(compiling(src), account, src)
+    try:
+        for folder in (venv, *([src] if own else [])):
+            take(folder, account)
+    except UnfitError as problem:
+        remove(release)
+        return fail(
+            "",
+            f"{host}: site {site}: {requirements}: what it installs leaves {problem}, which has no"
+            f" place in a release; take out the package that does so, and deploy again; {UNTOUCHED}",
+        )
+    return 0
+
+
+def compiling(src: str) -> list[str]:
+    """Return the command that compiles a source: it writes beside the files."""
+    return [sys.executable, "-m", "compileall", "-q", src]
+
+
+def kind(requirements: str = "") -> str:
+    """Return what a venv is made of; "" if the file's text alone does not tell what pip installs."""
+    lines = [re.sub(r"(^|\s)#.*", "", line).strip() for line in requirements.splitlines()]
+    if not all(PLAIN.fullmatch(line) for line in lines):
+        return ""
+    # Comments count: whoever wants newer packages changes one.
+    python = "{}.{}".format(*sys.version_info)
+    return f"{python}, pip {ensurepip.version()}\n{requirements}"
+
+
+def make_venv(venv: str) -> str | None:
+    """
+    Make a venv without the site's requirements; return None, or what was said when it failed.
+
+    Most of the work is pip's and setuptools' own installation. It is done once a host, and copied.
+    """
+    if read(PATTERN + ".kind") != kind():
+        remove(PATTERN)
+        output = run([sys.executable, "-m", "venv", PATTERN])
+        if output is not None:
+            return output
+        with open(PATTERN + ".kind", "w") as file:
+            file.write(kind())
+    copy_venv(PATTERN, venv, 0)
+    return None
+
+
+def keep_venv(venv: str, pattern: str, wanted: str, account: str) -> None:
+    """
+    Keep a copy of a venv for releases that require the same; where that fails, there is none.
+
+    It is as it was installed, whatever somebody does to a release's own, and needs no package index.
+    """
+    with suppress(FileNotFoundError):
+        os.unlink(pattern + ".kind")
+    remove(pattern)
+    try:
+        copy_venv(venv, pattern, 0)
+        private(pattern, account)
+    except (OSError, UnfitError):
+        remove(pattern)
+        return
+    with open(pattern + ".kind", "w") as file:
+        file.write(wanted)
+
+
+def check(
+    host: str,
+    site: str,
+    account: str,
+    release: str,
+    config: str,
+    module: str,
+    hosts: str,
+    *local_caches: str,
+) -> int:
+    """
+    Start the site with the cluster's settings, look for state that other web hosts do not see, then
+    collect its static files.
+
+    CONFIG/.checked is written last.
+    """
+    output = run([config + "/manage", "check"], account)
+    if output is not None:
+        return fail(
+            output,
+            f"{host}: site {site} does not start with {module}, as Django says above; correct it,"
+            f" and deploy again; {UNTOUCHED}",
+        )
+    if int(hosts) > 1:
+        findings, output = local_state(config, account, local_caches)
+        if output:
+            return fail(
+                output,
+                f"{host}: site {site} cannot be looked through for what it keeps on one web host,"
+                f" as Django says above; correct it, and deploy again; {UNTOUCHED}",
+            )
+        if findings:
+            return fail(
+                findings,
+                f"{host}: site {site} keeps on one web host what all {hosts} must see, as listed"
+                f" above; correct it in {module}, and deploy again; {UNTOUCHED}",
+            )
+    if not os.path.exists(release + "/.complete"):
+        status = collect(host, site, account, release, config)
+        if status:
+            return status
+        mark(release + "/.complete")
+    mark(config + "/.checked")
+    return 0
+
+
+def collect(host: str, site: str, account: str, release: str, config: str) -> int:
+    """Collect the site's static files into its release."""
+    static = release + "/static"
+    remove(static)
+    os.mkdir(static, 0o755)
+    give(static, account)
+    output = run([config + "/manage", "collectstatic", "--noinput", "--verbosity=0"], account)
+    if output is not None:
+        return fail(
+            output,
+            f"{host}: site {site}: its static files cannot be collected, as Django says above;"
+            " correct the file, or write hashed_static=False in the site if CSS names files that do"
+            f" not exist; {UNTOUCHED}",
+        )
+    try:
+        take(static, account)
+    except UnfitError as problem:
+        return fail(
+            "",
+            f"{host}: site {site}: collecting its static files leaves {problem}, which has no place"
+            f" in a release; correct that, and deploy again; {UNTOUCHED}",
+        )
+    return 0
+
+
+def local_state(config: str, account: str, local_caches: tuple[str, ...]) -> tuple[str, str]:
+    """Return what `web-state` finds, and what kept it from looking, or ""."""
+    state = os.path.join(os.path.dirname(os.path.abspath(__file__)), "web-state")
+    program = (
+        f"exec(open({state!r}).read());"
+        f" print(*['\\n%s' % ({FINDING!r} + line) for line in findings({local_caches!r})])"
+    )
+    command = [config + "/manage", "shell", "--verbosity=0", "--command=" + program]
+    done = execute(command, account)
+    if done.returncode:
+        return "", done.stdout
+    # Between what the site's own code prints.
+    lines = [line for line in done.stdout.splitlines() if line.startswith(FINDING)]
+    return "\n".join(line[len(FINDING) :].strip() for line in lines), ""
+
+
+def no_room(output: str, host: str, site: str, release: str, *others: str) -> int:
+    """Say which disk is full; a release that is half laid out goes, as it helps to fill it."""
+    places = [path for path in (release, "/tmp", *others) if os.path.exists(path)]
+    place = min(places, key=lambda path: shutil.disk_usage(path).free)
+    while not os.path.ismount(place):
+        place = os.path.dirname(place)
+    if not os.path.exists(release + "/.built"):
+        remove(release)
+    return fail(
+        output,
+        f"{host}: site {site}: no room is left on {place}; make some (df -h {place}), and deploy"
+        f" again; {UNTOUCHED}",
+    )
+
+
+# Files that the site's account makes, and root after it
+
+
+def give(top: str, account: str) -> None:
+    """
+    Make a directory of root's and all that lies in it an account's.
+
+    From the bottom up: while names in a directory are looked up, it is still root's to change.
+    """
+    user = pwd.getpwnam(account)
+    who = (user.pw_uid, user.pw_gid)
+    for _, folders, files, descriptor in os.fwalk(top, topdown=False, follow_symlinks=False):
+        for name in (*folders, *files):
+            os.chown(name, *who, dir_fd=descriptor, follow_symlinks=False)
+    os.chown(top, *who, follow_symlinks=False)
+
+
+def take(top: str, account: str) -> None:
+    """
+    Make a directory that an account has filled root's, by a copy in its place.
+
+    A change of owner would not do: whoever has a file open goes on writing, processes of the same
+    account exchange names meanwhile, and a file may have another name elsewhere.
+    """
+    filled = top + ".filled"
+    remove(filled)
+    os.rename(top, filled)  # Its parent is root's.
+    copy_tree(filled, top, pwd.getpwnam(account).pw_uid)
+    remove(filled)
+
+
+def copy_venv(source: str, venv: str, owner: int) -> None:
+    """Copy a venv of an owner's; the files that say where it lies say so of the copy."""
+    copy_tree(source, venv, owner, (source.encode(), venv.encode()))
+
+
+def copy_tree(
+    source: str, target: str, owner: int, moved: tuple[bytes, bytes] | None = None
+) -> None:
+    """
+    Copy a tree into new files of root's, readable by all and executable where they were.
+
+    Each name is looked up in an open directory and no link is followed, so that it does not matter
+    what becomes of the source meanwhile. Links are made anew as they are.
+
+    Args:
+        source: a directory whose parent is root's.
+        target: the directory to make; its parent is root's.
+        owner: number of the account whose files these are: another one's have been brought here by
+            a second name of theirs.
+        moved: a path in the venv's own files, and what stands there instead in the copy.
+
+    Raises:
+        UnfitError: there is something that is neither file, directory nor link, or another's file.
+    """
+    opened = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _copy_directory(opened, target, "", owner, moved)
+    finally:
+        os.close(opened)
+
+
+def _copy_directory(
+    source: int, target: str, inner: str, owner: int, moved: tuple[bytes, bytes] | None
+) -> None:
+    os.mkdir(target, 0o755)
+    if inner.count("/") > DEEPEST:
+        raise UnfitError(f"directories {DEEPEST} deep")
+    for name in os.listdir(source):
+        path, place = os.path.join(inner, name), os.path.join(target, name)
+        try:
+            found = os.stat(name, dir_fd=source, follow_symlinks=False)
+            if stat.S_ISLNK(found.st_mode):
+                os.symlink(os.readlink(name, dir_fd=source), place)
+                continue
+            # Not to wait for whoever may write into a pipe.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+            if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+                raise UnfitError(f"{path!r}, a device, pipe or socket")
+            opened = os.open(name, flags, dir_fd=source)
+        except FileNotFoundError:
+            continue  # It was there a moment ago: somebody is still at work, on what is theirs.
+        except OSError as problem:
+            if problem.errno not in (errno.EINVAL, errno.ELOOP, errno.ENXIO):
+                raise
+            raise UnfitError(f"{path!r}, which changes all the time") from None
+        try:
+            found = os.fstat(opened)
+            if stat.S_ISDIR(found.st_mode):
+                _copy_directory(opened, place, path, owner, moved)
+            elif not stat.S_ISREG(found.st_mode):
+                raise UnfitError(f"{path!r}, a device, pipe or socket")
+            elif found.st_uid != owner:
+                raise UnfitError(f"{path!r}, another account's file")
+            else:
+                own = moved if re.fullmatch(r"pyvenv\.cfg|bin/[^/]*", path) else None
+                _copy_file(opened, found, place, own)
+        finally:
+            os.close(opened)
+
+
+def _copy_file(
+    opened: int, found: os.stat_result, place: str, moved: tuple[bytes, bytes] | None
+) -> None:
+    with open(opened, "rb", closefd=False) as source, open(place, "xb") as target:
+        if moved:
+            content = source.read()
+            # Programs may lie there, too, that are no text.
+            target.write(content if b"\0" in content else content.replace(*moved))
+        else:
+            shutil.copyfileobj(source, target, 1 << 20)
+        target.flush()
+        os.fchmod(target.fileno(), 0o755 if found.st_mode & 0o111 else 0o644)
+        # What Python has compiled counts only for a file of the same age.
+        os.utime(target.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def private(folder: str, account: str) -> None:
+    """Let nobody but root and an account look into a directory of root's; make it if it is missing."""
+    os.makedirs(folder, exist_ok=True)
+    os.chown(folder, 0, pwd.getpwnam(account).pw_gid, follow_symlinks=False)
+    os.chmod(folder, 0o750)
+
+
+def pip_cache(account: str) -> str:
+    """Return an account's own directory for pip; what lies in it is not looked at."""
+    os.makedirs(CACHE, exist_ok=True)
+    cache, user = os.path.join(CACHE, account), pwd.getpwnam(account)
+    with suppress(FileExistsError):
+        os.mkdir(cache)
+    os.chown(cache, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    os.chmod(cache, 0o700)
+    return cache
+
+
+def remove(top: str) -> None:
+    """Remove a tree, or as much of it as can be; no link in it is followed."""
+    for _ in range(3):  # Its account may still be filling it.
+        shutil.rmtree(top, ignore_errors=True)
+        if not os.path.lexists(top):
+            break
+
+
+# The Debian package of each program that pip fetches by.
+TOOLS = {"git": "git", "hg": "mercurial", "svn": "subversion"}
+
+# pip's own words for what it stumbles over, the first to come first.
+CULPRITS = (
+    r"No matching distribution found for (.+?)(?: \(from|$)",
+    r"Invalid requirement: '(.+?)'(?: \(from|: |$)",
+    r"Invalid requirement: ([^'].*?)(?: \(from|: |$)",
+    r"Cannot install (.+?) because",
+    r"Failed building wheel for (\S+)",
+    r"Failed to build '?([^\s']+)'?",
+    r"^ {4,}(.+?)(?: from \S+)? \(from -r",
+    r"^\s+(\S+==\S+) --hash",
+    r"Could not install packages due to an OSError: (.+)",
+    r"Could not open requirements file: .*?'([^']+)'",
+    r"Could not find a version that satisfies the requirement (.+?) \(",
+)
+
+
+def failing_requirement(output: str) -> str:
+    """Return the requirement that pip names as the one that failed, or ""."""
+    found = [
+        (match.start(), match.group(1))
+        for pattern in CULPRITS
+        for match in [re.search(pattern, output, re.MULTILINE)]
+        if match
+    ]
+    if found:
+        return min(found)[1]
+    begun: list[str] = re.findall(r"^Collecting (.+?)(?: \(from .*)?$", output, re.MULTILINE)
+    return begun[-1] if begun else ""
+
+
+def without_passwords(output: str) -> str:
+    """Return pip's words without what logs in to a repository: of a line from git it shows all."""
+    return re.sub(r"://(?!git@)[^/\s@]+@", "://****@", output)
+
+
+def run(command: list[str], account: str = "root") -> str | None:
+    """Run a program to its end; return None, or what it said when it failed."""
+    done = execute(command, account)
+    return None if done.returncode == 0 else done.stdout
+
+
+def execute(command: list[str], account: str = "root") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+    if account != "root":
+        command = ["runuser", "-u", account, "--", *command]
+        environment["HOME"] = pwd.getpwnam(account).pw_dir
+    return captured(command, environment)
+
+
+def run_in_unit(command: list[str], account: str, directory: str) -> str | None:
+    """
+    Run a program as an account, in a unit of its own: with its end all ends that it has started.
+
+    Return None, or what it said when it failed.
+    """
+    # Of a run that was killed with its unit going on.
+    subprocess.run(["systemctl", "stop", UNIT], stderr=subprocess.DEVNULL)
+    with open(ENVIRONMENT, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        file.write(environment_file({**os.environ, "LC_ALL": "C.UTF-8"}))
+    properties = {
+        "User": account,
+        "WorkingDirectory": directory,
+        "EnvironmentFile": ENVIRONMENT,
+        "KillMode": "control-group",
+        "KillSignal": "SIGKILL",
+        "NoNewPrivileges": "yes",
+        "PrivateTmp": "yes",
+        "RestrictSUIDSGID": "yes",
+    }
+    unit = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--unit=" + UNIT]
+    unit += [f"--property={name}={value}" for name, value in properties.items()]
+    try:
+        done = captured([*unit, "--", *command], dict(os.environ))
+    finally:
+        os.unlink(ENVIRONMENT)
+    return None if done.returncode == 0 else done.stdout
+
+
+def environment_file(variables: dict[str, str]) -> str:
+    """Return variables as systemd reads them from a file. Source: systemd.exec(5), EnvironmentFile."""
+    lines = []
+    for name, value in sorted(variables.items()):
+        if "\n" not in value and (name == "LC_ALL" or not NOT_PASSED.fullmatch(name)):
+            quoted = re.sub(r'([\\"`$])', r"\\\1", value)
+            lines.append(f'{name}="{quoted}"\n')
+    return "".join(lines)
+
+
+def captured(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd="/",
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+
+
+def read(path: str) -> str:
+    try:
+        with open(path, errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def mark(path: str) -> None:
+    with open(path, "w") as file:
+        os.fsync(file.fileno())
+
+
+def fail(output: str, sentence: str) -> int:
+    print("\n".join(output.strip().splitlines()[-25:]), file=sys.stderr)
+    print("tierstack: " + sentence, file=sys.stderr)
+    return 1
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the arguments say; return the exit status."""
+    commands: dict[str, Callable[..., int]] = {"build": build, "check": check}
+    os.umask(0o022)
+    # What a run that was cut off has left at work here ends first; the lock ends with it.
+    with open(LOCK, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            return commands[arguments[0]](*arguments[1:])
+        except OSError as problem:
+            host, site, _, release = arguments[1:5]
+            if problem.errno == errno.ENOSPC:
+                return no_room(str(problem), host, site, release)
+            return fail(
+                "",
+                f"{host}: site {site}: its release cannot be laid out ({problem}); correct that, and"
+                f" deploy again; {UNTOUCHED}",
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
