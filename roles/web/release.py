@@ -20,6 +20,7 @@ from tierstack.model import Cluster, Host, Site
 from tierstack.model.release import Release, Source, pack, release_of
 from tierstack.model.source import sentences
 from tierstack.operations.config import Directory, Entry, File, agent, config, template
+from tierstack.operations.release import Layout, same_packages
 from tierstack.operations.release import release as release_operation
 from tierstack.secrets import Secrets
 
@@ -68,18 +69,31 @@ def lay_out(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     )
     for site in pyinfra.host.loop(cluster.sites):
         this = release(cluster, site)
+        layout = _layout(cluster, host, site, secrets)
         release_operation(
-            name=f"Release {this.id} of {site.name} is laid out and starts",
-            site=site.name,
-            account=site.account,
-            path=this.path,
-            requirements=site.settings.requirements,
-            config_path=config_path(cluster, host, site, secrets),
-            module=site.settings.settings,
-            hosts=len(cluster.tier("web")),
-            local_caches=site.settings.local_caches,
-            archive=partial(_archive, site),
+            name=f"Release {this.id} of {site.name} is laid out and starts", layout=layout
         )
+        same_packages(
+            name=f"Release {this.id} of {site.name} has the same packages everywhere", layout=layout
+        )
+
+
+def _layout(cluster: Cluster, host: Host, site: Site, secrets: Secrets) -> Layout:
+    requirements = site.source / site.settings.requirements
+    text = requirements.read_text(encoding="utf-8", errors="replace")
+    return Layout(
+        site=site.name,
+        account=site.account,
+        current=f"{site.home}/current",
+        path=release(cluster, site).path,
+        requirements=site.settings.requirements,
+        requirements_hash=hashlib.sha256(text.encode()).hexdigest(),
+        config_path=config_path(cluster, host, site, secrets),
+        module=site.settings.settings,
+        hosts=[web.name for web in cluster.tier("web")],
+        local_caches=site.settings.local_caches,
+        archive=partial(_archive, site),
+    )
 
 
 def _files_of_its_own(cluster: Cluster) -> Sequence[Entry]:

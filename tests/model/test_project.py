@@ -8,6 +8,7 @@ import pytest
 
 from tests.model.conftest import REQUIREMENTS, SITES, Home
 from tests.model.test_refusals import ONE
+from tierstack.model import InventoryError
 from tierstack.model.requirements import read_requirements
 from tierstack.model.settings_text import last_assignments
 
@@ -99,6 +100,22 @@ def test_project_that_installs_itself_is_read(home: Home, project: str, said: li
         assert home.refusal()[1:] == said
     else:
         home.load()
+
+
+def test_directory_outside_of_the_source_is_refused(home: Home) -> None:
+    """No web host would have it, and pip would say so at the first deploy."""
+    (home.path / "shared").mkdir()
+    (home.path / "blog" / "libs").mkdir()
+    _write(home, {"requirements.txt": "../shared\n-e ./libs\n./lisb ; python_version > '3'\n"})
+    blog = home.path / "blog"
+    said = " and a release holds nothing else; write a path that is, relative to it"
+    with pytest.raises(InventoryError) as caught:
+        home.load()
+    assert [str(mistake) for mistake in caught.value.mistakes] == [
+        f'sites[0].requirements: requirements.txt, line 1: "../shared" is not in {blog},{said}',
+        "sites[0].requirements: requirements.txt, line 3: \"./lisb ; python_version > '3'\" is not in"
+        f" {blog},{said}",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,6 +16,9 @@ os.environ.setdefault("TIERSTACK_LAB_DIR", lab_directory("test-lab"))
 os.environ.setdefault("TIERSTACK_LAB_SUBNET", "10.77.22.0/24")
 
 SETTINGS = "example/src/mysite/settings.py"
+
+#: What Django 5.2 takes of it at least.
+OLDER_ASGIREF = "3.8.1"
 
 #: Signs that have broken other tools' connection strings, password files and settings.
 SITE_PASSWORD = "p%40a's$\"@:/\\#é"
@@ -37,8 +41,31 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
         encoding="utf-8",
     )
     with somebody.fresh_hosts():
-        somebody.deploy_well()
+        with older_index(somebody, "web1"):
+            somebody.deploy_well()
         yield somebody
+
+
+@contextmanager
+def older_index(somebody: Operator, node: str) -> Iterator[None]:
+    """One web host asks its package index before there is something newer, the others after it."""
+    somebody.ask(node, "cp /etc/pip.conf /etc/pip.conf.good")
+    somebody.ask(node, f"echo 'asgiref=={OLDER_ASGIREF}' > /etc/pip-older.txt")
+    somebody.ask(
+        node, "printf '\\n[install]\\nconstraint = /etc/pip-older.txt\\n' >> /etc/pip.conf"
+    )
+    try:
+        yield
+    finally:
+        somebody.ask(node, "mv /etc/pip.conf.good /etc/pip.conf")
+
+
+def asgiref(somebody: Operator, node: str) -> str:
+    """Return the version of a package in the release that a node serves."""
+    python = "/srv/example/current/venv/bin/python"
+    return somebody.ask(
+        node, f"runuser -u example -- {python} -c 'import asgiref; print(asgiref.__version__)'"
+    )
 
 
 def _move_into_subfolder(somebody: Operator) -> None:

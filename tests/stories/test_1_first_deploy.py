@@ -10,6 +10,7 @@ import pytest
 from tests.browser import Browser
 from tests.look import assert_admin_is_whole, assert_pages_are_whole
 from tests.operator import Operator, assert_nothing_changed, wait_until
+from tests.stories.conftest import OLDER_ASGIREF, asgiref
 from tests.uploads import log_in, upload
 from tests.visitor import Door
 
@@ -31,6 +32,11 @@ def test_page_shows_database_cache_and_every_node(operator: Operator) -> None:
     assert all(b'"articles": 3' in page and b'"postgresql"' in page for page in pages)
     cached = {page.partition(b'"cached": ')[2].partition(b"}")[0] for page in pages}
     assert len(cached) == 1, "the cached value differs from node to node"
+
+
+def test_packages_are_the_same_on_every_node(operator: Operator) -> None:
+    """Where an index has given one host an older version than the others, these get that one too."""
+    assert {asgiref(operator, node) for node in ("web1", "web2", "web3")} == {OLDER_ASGIREF}
 
 
 def test_http_leads_to_https(operator: Operator) -> None:

@@ -1,7 +1,9 @@
 """
 Lays out one release of a site, and looks whether the site starts in it. Nothing that serves changes.
 
-    web-release build HOST SITE ACCOUNT RELEASE REQUIREMENTS     source as base64 on standard input
+    web-release packages ACCOUNT RELEASE     prints what is installed, as JSON
+    web-release build HOST SITE ACCOUNT RELEASE REQUIREMENTS     source as base64 on standard input,
+        after a line of JSON: the packages that it shall have ("packages"), and whose they are ("of")
     web-release check HOST SITE ACCOUNT RELEASE CONFIG MODULE HOSTS [LOCAL_CACHE ...]
 
 HOSTS is how many web hosts there are, a LOCAL_CACHE a cache that each may keep for itself.
@@ -18,7 +20,9 @@ import base64
 import ensurepip
 import errno
 import fcntl
+import hashlib
 import io
+import json
 import os
 import pwd
 import re
@@ -29,6 +33,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 #: Tells what `web-state` finds from what the site's own code prints.
 FINDING = "tierstack-finding: "
@@ -63,6 +68,12 @@ CACHE = "/var/cache/tierstack"
 #: address, no variable. Source: pip documentation, "Requirements File Format".
 PLAIN = re.compile(r"(?![-.]|.*\.(whl|zip|tar|tgz|tbz|txz|tlz)\b)[^/@$]*|--hash=[^/@$]*")
 
+#: Where a package says what it is: name and version.
+PACKAGE = re.compile(r"([A-Za-z0-9][\w.]*)-([\w.!+]+?)(?:-py[\d.]+)?\.(?:dist|egg)-info")
+
+#: What Debian's Python brings into each venv.
+VENV_ITSELF = frozenset({"pip", "setuptools", "wheel"})
+
 #: Deeper than any package lays its directories.
 DEEPEST = 60
 
@@ -75,21 +86,27 @@ def build(host: str, site: str, account: str, release: str, requirements: str) -
     """
     Unpack the source, make its venv. A venv cannot be moved, so it is made in place.
 
-    RELEASE/.built is written last: what lies there without it is a leftover.
+    RELEASE/.built is written last: what lies there without it is a leftover. One that has other
+    packages than it shall have is made anew, unless it serves.
     """
-    source = base64.b64decode(sys.stdin.read())
-    if os.path.exists(release + "/.built"):
-        return 0  # A run that was cut off has been at work here until now.
-    remove(release)
+    header, _, body = sys.stdin.read().partition("\n")
+    asked = json.loads(header)
+    source = base64.b64decode(body)
     src, venv = release + "/src", release + "/venv"
+    # A run that was cut off may have been at work here until now.
+    there = os.path.exists(release + "/.built")
+    if there and (serves(release) or not differing(installed(venv), asked["packages"])):
+        return 0
+    remove(release)
     os.makedirs(src)
+    constrain(release, asked["packages"])
     with tarfile.open(fileobj=io.BytesIO(source)) as archive:
         archive.extractall(src)
     pattern, wanted = f"{PATTERN}-{account}", kind(read(os.path.join(src, requirements)))
     # A file that names files may have pip build the site's own source, which writes into it.
     own = wanted == ""
     there = wanted != "" and read(pattern + ".kind") == wanted
-    if there:
+    if there and not differing(installed(pattern), asked["packages"]):
         copy_venv(pattern, venv, 0)
     else:
         output = make_venv(venv)
@@ -97,7 +114,7 @@ def build(host: str, site: str, account: str, release: str, requirements: str) -
             return no_room(output, host, site, release, os.path.dirname(PATTERN))
         if output is not None:
             return fail(output, f"{host}: no venv can be made in {release}; {UNTOUCHED}")
-        status = install(host, site, account, release, requirements, own=own)
+        status = install(host, site, account, release, requirements, asked, own=own)
         if status:
             return status
         if wanted:
@@ -109,7 +126,14 @@ def build(host: str, site: str, account: str, release: str, requirements: str) -
 
 
 def install(
-    host: str, site: str, account: str, release: str, requirements: str, *, own: bool
+    host: str,
+    site: str,
+    account: str,
+    release: str,
+    requirements: str,
+    asked: dict[str, Any],
+    *,
+    own: bool,
 ) -> int:
     """Install what the site requires into its release's venv, and the source too if it is built."""
     src, venv = release + "/src", release + "/venv"
@@ -118,6 +142,8 @@ def install(
         give(folder, account)
     pip = [venv + "/bin/python", "-m", "pip", "install", "--no-input", "--no-color"]
     pip += ["--progress-bar=off", "--disable-pip-version-check", "--cache-dir=" + cache]
+    constraints = release + "/constraints.txt"
+    pip += ["-c", constraints] if asked["packages"] else []
     output = run_in_unit([*pip, "-r", requirements], account, src)
     if output is not None and FULL in output:
         return no_room(output, host, site, release, cache)
@@ -126,6 +152,7 @@ def install(
         output = without_passwords(output)
         culprit = failing_requirement(output)
         what = f"{culprit} does not install" if culprit else "not everything in it installs"
+        what += f" in the versions that {asked['of']} has" if asked["packages"] else ""
         hint = "".join(
             f"; pip needs {package} for it, which is not here: write packages=[{package!r}] in the site"
             for command, package in TOOLS.items()
@@ -148,6 +175,16 @@ def install(
             "",
             f"{host}: site {site}: {requirements}: what it installs leaves {problem}, which has no"
             f" place in a release; take out the package that does so, and deploy again; {UNTOUCHED}",
+        )
+    have, want = installed(venv), asked["packages"]
+    if others := differing(have, want):
+        remove(release)
+        what = ", ".join(f"{name} is {have[name]}, and {want[name]} there" for name in others)
+        return fail(
+            "",
+            f"{host}: site {site}: {requirements}: what it names is no longer what {asked['of']} has"
+            f" of the same release: {what}; write in {requirements} which version or commit all shall"
+            f" have, and deploy again; {UNTOUCHED}",
         )
     return 0
 
@@ -184,6 +221,88 @@ def make_venv(venv: str) -> str | None:
     return None
 
 
+# Which packages there are
+
+
+def packages(account: str, release: str) -> int:
+    """Print what is installed for a release, and what is kept for the next of the same requirements."""
+    kept = f"{PATTERN}-{account}"
+    # Without its first line, which says by what.
+    requirements = read(kept + ".kind").partition("\n")[2]
+    built = os.path.exists(release + "/.built")
+    said = {
+        "release": installed(release + "/venv") if built else {},
+        "served": serves(release),
+        "kept": installed(kept) if requirements else {},
+        "kept_for": hashlib.sha256(requirements.encode()).hexdigest(),
+    }
+    print(json.dumps(said))
+    return 0
+
+
+def serves(release: str) -> bool:
+    """Return whether a release is the one that its site serves here."""
+    with suppress(OSError):
+        return os.readlink(os.path.dirname(os.path.dirname(release)) + "/current") == release
+    return False
+
+
+def installed(venv: str) -> dict[str, str]:
+    """
+    Return the version of each package in a venv, by its normalized name.
+
+    With the commit or the hash where the package was named by an address: there, a version says
+    little. What was built from the release's own source is left out.
+
+    Source: packaging.python.org, "Recording installed projects" and "Direct URL Data Structure".
+    """
+    place = "{}/lib/python{}.{}/site-packages".format(venv, *sys.version_info)
+    found: dict[str, str] = {}
+    for name in sorted(os.listdir(place)) if os.path.isdir(place) else []:
+        match = PACKAGE.fullmatch(name)
+        if not match:
+            continue
+        origin = direct_origin(os.path.join(place, name))
+        if origin is not None:
+            found[re.sub(r"[-_.]+", "-", match[1]).lower()] = match[2] + origin
+    return found
+
+
+def direct_origin(info: str) -> str | None:
+    """Return what beside its version tells which package it is, "" by default; None for own source."""
+    try:
+        opened = os.open(info + "/direct_url.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        with open(opened, "rb") as file:
+            said = json.loads(file.read(65536))
+        if "dir_info" in said:
+            return None
+        commit = str(said.get("vcs_info", {}).get("commit_id", ""))
+        digest = str(said.get("archive_info", {}).get("hash", ""))
+    except (ValueError, AttributeError, OSError):
+        return ""
+    if re.fullmatch(r"[0-9a-f]{7,64}", commit):
+        return f" at {commit}"
+    return f" with {digest}" if re.fullmatch(r"\w+=[0-9a-f]+", digest) else ""
+
+
+def differing(have: dict[str, str], want: dict[str, str]) -> list[str]:
+    """Return the packages of which another version is there; one may be for some processors only."""
+    both = have.keys() & want.keys() - VENV_ITSELF
+    return sorted(name for name in both if have[name] != want[name])
+
+
+def constrain(release: str, wanted: dict[str, str]) -> None:
+    """Write the versions for pip; of what an address names, only the address can tell."""
+    lines = [
+        f"{name}=={version}\n" for name, version in sorted(wanted.items()) if " " not in version
+    ]
+    with open(release + "/constraints.txt", "w") as file:
+        file.writelines(lines)
+
+
 def keep_venv(venv: str, pattern: str, wanted: str, account: str) -> None:
     """
     Keep a copy of a venv for releases that require the same; where that fails, there is none.
@@ -199,7 +318,7 @@ def keep_venv(venv: str, pattern: str, wanted: str, account: str) -> None:
     except (OSError, UnfitError):
         remove(pattern)
         return
-    with open(pattern + ".kind", "w") as file:
+    with open(pattern + ".kind", "w", encoding="utf-8") as file:
         file.write(wanted)
 
 
@@ -554,7 +673,7 @@ def captured(command: list[str], environment: dict[str, str]) -> subprocess.Comp
 
 def read(path: str) -> str:
     try:
-        with open(path, errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except FileNotFoundError:
         return ""
@@ -575,6 +694,8 @@ def main(arguments: list[str]) -> int:
     """Do what the arguments say; return the exit status."""
     commands: dict[str, Callable[..., int]] = {"build": build, "check": check}
     os.umask(0o022)
+    if arguments[0] == "packages":
+        return packages(*arguments[1:])  # It changes nothing, and waits for nobody.
     # What a run that was cut off has left at work here ends first; the lock ends with it.
     with open(LOCK, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -60,7 +60,7 @@ def check_project(site: SiteSettings, source: Path, where: str) -> list[Mistake]
         return []  # Told already.
     found = read_requirements(source, site.requirements)
     mistakes = [Mistake(f"{where}.packages", what) for what in _tools(site, found)]
-    texts = [*_missing(site, found), *_python(found)]
+    texts = [*_missing(site, found), *_outside(source, found), *_python(found)]
     mistakes += [Mistake(f"{where}.requirements", what) for what in texts]
     mistakes += [Mistake(f"{where}.settings", what) for what in _settings(site, source)]
     return mistakes
@@ -94,6 +94,15 @@ def _missing(site: SiteSettings, found: Requirements) -> Iterator[str]:
         yield (
             f"{site.requirements} has no client for memcached, which is the cluster's cache;"
             " add the line pymemcache>=4"
+        )
+
+
+def _outside(source: Path, found: Requirements) -> Iterator[str]:
+    """Say which lines name a directory that no web host gets."""
+    for line in found.outside:
+        yield (
+            f'{line.where}: "{line.text}" is not in {source}, and a release holds nothing else;'
+            " write a path that is, relative to it"
         )
 
 

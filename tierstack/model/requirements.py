@@ -51,6 +51,7 @@ class Requirements:
         constraints: the same of constraints files: they say which version, and install nothing.
         fetched: lines that a program such as git fetches, with that program's Debian package.
         pythons: what projects that are installed from the source itself say of Python, with the file.
+        outside: lines that name a directory which is not in the source.
         opaque: whether something is installed whose own requirements no text here tells.
     """
 
@@ -58,6 +59,7 @@ class Requirements:
     constraints: list[tuple[Line, Requirement]] = field(default_factory=list)
     fetched: list[tuple[Line, str]] = field(default_factory=list)
     pythons: list[tuple[str, str]] = field(default_factory=list)
+    outside: list[Line] = field(default_factory=list)
     opaque: bool = False
 
     def of(self, *names: str) -> list[tuple[Line, Requirement]]:
@@ -108,6 +110,9 @@ def _read_line(line: Line, source: Path, found: Requirements, *, constrains: boo
             found.fetched.append((line, TOOLS[fetched[1]]))
         return
     if local := _PATH.fullmatch(text):
+        folder = (source / local["path"]).resolve()
+        if not folder.is_relative_to(source) or not folder.exists():
+            found.outside.append(line)
         extras = [extra.strip() for extra in (local["extras"] or "").split(",") if extra.strip()]
         _read_project(source / local["path"], extras, source, found)
         return
