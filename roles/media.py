@@ -43,6 +43,14 @@ INERT = rf"(?i)\.(?:{'|'.join(_INERT)})$"
 #: Names that Django gives static files by what is in them. One of digits only may be a date.
 HASHED = r"\.(?=[0-9]*[a-f])[0-9a-f]{12}(?:\.[^/.]+)?$"
 
+#: Files that nobody gets: those whose names begin with a dot, such as uploads on their way and deleted
+#: ones that are still open (.nfs*, .fuse_hidden*); and what lies in folders that keep what was. Other
+#: folders with a dot, such as .thumbnails, hold what sites show.
+HIDDEN = r"(?i)/\.(?:[^/]*$|(?:git|hg|svn|bzr|zfs|~tmp~|(?:trash|snapshot|rsync|tierstack)[^/]*)/)"
+
+#: As above, of static files: all of it, marks of releases among them.
+_HIDDEN_STATIC = r"/\."
+
 #: What lighttpd refuses in a path by its `http-parseopts`: slashes and control characters that are
 #: encoded, and parts that are empty, "." or "..".
 _ODD = r"(?:%(?:2[fF]|[01][0-9a-fA-F]|7[fF])|/(?:\.|%2[eE]){0,2}/|/(?:\.|%2[eE]){1,2}[ ?])"
@@ -238,12 +246,14 @@ def _served(cluster: Cluster, site: Site) -> list[dict[str, Any]]:
             "path": site.media_root,
             "max_age_s": cluster.settings.media.max_age_s,
             "inert_names": INERT,
+            "hidden": HIDDEN,
             "hashed_names": "",
         },
         settings.static_url: {
             "path": site.static_root,
             "max_age_s": STATIC_MAX_AGE_S,
             "inert_names": "",
+            "hidden": _HIDDEN_STATIC,
             "hashed_names": HASHED if settings.hashed_static else "",
         },
     }

@@ -16,6 +16,8 @@ _FILES = (
     "UPPER.PNG", "pic.0123456789ab.png", "pic.gif.gz", "what.unknown", "noextension", "semi;x.png",
     "q?x.png", "back\\slash.png", "per%2Fcent.png", "note.txt", "style.css", "paper.pdf", "nl\n.png",
     ".hidden", ".hidden.png", "in/side.svg", "in/.hidden.png",
+    ".thumbs/small.png", ".thumbs/evil.svg", ".thumbs/.hidden.png", ".git/config.png",
+    "in/.Trash-1000/old.png",
 )  # fmt: skip
 _LINKS = {"link.png": "UPPER.PNG", "linked": "in", "out.txt": "/etc/hostname"}
 
@@ -28,6 +30,8 @@ _SERVED = {
     "evil.svg?x.png": ("image/svg+xml", True),
     "evil.svg?/x.png": ("image/svg+xml", True),
     "evil.svg?/../.hidden": ("image/svg+xml", True),
+    ".thumbs/small.png": ("image/png", False),
+    "%2Ethumbs/evil.svg": ("image/svg+xml", True),
     "in/side.svg": ("image/svg+xml", True),
     "evil.png.html": ("text/html", True),
     "evil.xhtml": ("application/xhtml+xml", True),
@@ -58,6 +62,8 @@ _REFUSED = {
     "evil.svg%23x.png": 404, "..%5C..%5Cetc": 404,
     # Hidden.
     ".hidden": 404, ".hidden.png": 404, "%2ehidden": 404, "in/.hidden.png": 404,
+    ".thumbs/.hidden.png": 404, ".git/config.png": 404, "in/.Trash-1000/old.png": 404, ".thumbs": 404,
+    ".thumbs/small.png/x.svg": 404,
     "../.tierstack-home": 400,
     # What leads elsewhere.
     "link.png": 403, "linked/side.svg": 403, "out.txt": 403,
@@ -127,7 +133,8 @@ def assert_no_trick_gets_a_file(operator: Operator) -> None:
 
 
 def _seeding() -> list[str]:
-    lines = [f"mkdir -p {ROOT}/in && cd {ROOT}"]
+    folders = sorted({name.rpartition("/")[0] for name in _FILES if "/" in name})
+    lines = [f"mkdir -p {ROOT} && cd {ROOT} && mkdir -p {' '.join(folders)}"]
     lines += [f"printf '%s' {_quoted(f'is {name}')} > {_quoted(name)}" for name in _FILES]
     lines += [f"ln -s {target} {name}" for name, target in _LINKS.items()]
     return ["\n".join([*lines, "touch zz"])]

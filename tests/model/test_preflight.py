@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,9 @@ import pytest
 from tests.model.conftest import SITES, Home
 from tierstack.model import Cluster
 from tierstack.model.preflight import clock_offset_s, judge, no_answer, question
+
+#: A program of a host's, without types.
+preflight_agent: Any = importlib.import_module("tierstack.operations.preflight_agent")
 
 ROOM = {"mount": "/", "free_mb": 9000, "free_inodes": 90000, "read_only": False, "noexec": False}
 PACKAGES = {"missing": ["haproxy"], "unknown": [], "said": "", "sources": {}}
@@ -37,6 +43,7 @@ def said(cluster: Cluster, name: str, **different: Any) -> dict[str, Any]:
         "listening": [],
         "way_in": {"interface": "eth0", "kind": ""},
         "silent": [],
+        "links": {},
         "accounts": {"users": [], "groups": []},
         "note": {},
         "stamps": [],
@@ -460,3 +467,49 @@ def test_way_in_through_a_tunnel_that_would_be_shut_is_refused(home: Home) -> No
         "web2: this run comes in by the tunnel gre1 (gre), whose packets no rule of the firewall lets"
         " in; reach it by an address outside of the tunnel (ssh_hostname in its line)"
     ]
+
+
+def test_link_on_the_way_to_files_is_refused(home: Home) -> None:
+    """A deploy would end well, and every picture would be 403."""
+    links = {
+        "/srv/blog": "/data/blog",
+        "/srv/blog/media/old": "",
+        "/srv/blog/media/photos": "/data/photos",
+    }
+    nobody = "and who serves uploads and static files follows no links;"
+    assert refused(home.load(), "media1", links=links) == [
+        f"media1: /srv/blog is a link to /data/blog, {nobody} mount in its place what it leads to, type"
+        " on it: rm /srv/blog && mkdir /srv/blog && mount --bind /data/blog /srv/blog, and write in its"
+        " /etc/fstab: /data/blog /srv/blog none bind 0 0",
+        f"media1: /srv/blog/media/old is a link to nothing, {nobody} type on it: rm /srv/blog/media/old",
+        f"media1: /srv/blog/media/photos is a link to /data/photos, {nobody} have in its place what it"
+        " leads to, type on it: rm /srv/blog/media/photos && mv /data/photos /srv/blog/media/photos",
+    ]
+
+
+def test_only_who_serves_files_is_asked_for_links(home: Home) -> None:
+    """Releases may lie behind a link."""
+    cluster = home.load()
+    served = {
+        name: question(cluster, cluster.host(name), (), {})["served"] for name in ("web1", "media1")
+    }
+    assert served == {"web1": {}, "media1": {"/srv/blog/media": True, "/srv/blog/static": False}}
+
+
+def test_links_are_found(tmp_path: Path) -> None:
+    """Those on the way, wherever they lead; in MEDIA_ROOT only what root has made, not the site."""
+    media = tmp_path / "srv" / "blog" / "media"
+    (tmp_path / "data" / "media" / "folder").mkdir(parents=True)
+    (tmp_path / "srv" / "blog").mkdir(parents=True)
+    media.symlink_to(tmp_path / "data" / "media")
+    (media / "gone").symlink_to("nowhere")
+    (media / "folder" / "deeper").symlink_to("/etc")
+    found = preflight_agent.links(
+        {str(media): True, str(tmp_path / "srv" / "blog" / "static"): False}
+    )
+    expected = {str(media): str(tmp_path / "data" / "media")}
+    if os.geteuid() == 0:
+        expected[str(media / "gone")] = ""
+        os.lchown(media / "gone", 1000, 1000)
+        assert preflight_agent.links({str(media): True}) == {str(media): expected[str(media)]}
+    assert found == expected

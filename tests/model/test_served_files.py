@@ -67,3 +67,28 @@ def test_uploads_below_static_files_stay_uploads(home: Home) -> None:
     inner, outer = media.files(cluster, cluster.sites[0])["directories"]
     assert (inner["url"], inner["or_else"], inner["hashed_names"]) == ("/static/up/", "", "")
     assert (outer["url"], outer["or_else"], outer["inert_names"]) == ("/static/", "else ", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "hidden"),
+    [
+        ("/media/a.png", False),
+        ("/media/.thumbnails/a.png", False),
+        ("/media/a/.thumbs/b/c.jpg", False),
+        ("/media/.gitter/a.png", False),
+        ("/media/..a/b.png", False),
+        ("/media/a.trash/b.png", False),
+        ("/media/.a.png", True),
+        ("/media/.thumbnails/.a.png", True),
+        ("/media/.nfs000000000000abcd00000001", True),
+        ("/media/a/.a.png.Xy12Zz", True),
+        ("/media/.git/config", True),
+        ("/media/a/.SVN/entries", True),
+        ("/media/.Trash-1000/files/a.png", True),
+        ("/media/.snapshot/daily.0/a.png", True),
+        ("/media/.tierstack-old/a.png", True),
+    ],
+)
+def test_what_is_hidden(path: str, hidden: bool) -> None:
+    """A file whose name begins with a dot, and folders that keep what was; thumbnails are shown."""
+    assert bool(re.search(media.HIDDEN, path)) is hidden

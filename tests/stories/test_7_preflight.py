@@ -44,7 +44,8 @@ FAULTS = {
     "plain": "useradd -m ops && cp -r .ssh /home/ops && chown -R ops /home/ops",
     "keyed": "useradd -m ops && cp -r .ssh /home/ops && chown -R ops /home/ops && echo ops:secret | chpasswd"
     " && echo 'ops ALL=(ALL) ALL' > /etc/sudoers.d/ops && mount -t tmpfs -o mode=1777,noexec none /tmp",
-    "offline": "rm -r /etc/apt/sources.list* /var/lib/apt/lists/* && echo"
+    "offline": "mkdir -p /srv/example /data/uploads /data/photos && ln -s /data/uploads"
+    " /srv/example/media && ln -s /data/photos /data/gone /data/uploads && rm -r /etc/apt/sources.list* /var/lib/apt/lists/* && echo"
     " 'deb http://127.0.0.1:9/debian bookworm main' > /etc/apt/sources.list && echo"
     " 'Acquire::http::Proxy::127.0.0.1 \"DIRECT\";' > /etc/apt/apt.conf.d/zz-direct",
 }
@@ -75,7 +76,7 @@ media = dict(share="sshfs")
 """
 
 EXPECTED = """\
-wrong.py: 20 errors, no host was changed
+wrong.py: 23 errors, no host was changed
   balancer.https_port: 443 is taken on front by python3 (squatter.service); type there: systemctl disable --now squatter.service, or write another port
   bare: has no python3; type on it: apt-get install python3
   cache[1].address: {subnet}.99 is not an address of moved, which has {moved}; write the one by which the other hosts reach it
@@ -89,6 +90,9 @@ wrong.py: 20 errors, no host was changed
   large: its firewall would shut tcp 9100 (python3, exporter.service); write base.incoming = ["tcp 9100"], each with "from ADDRESS" if not for everybody, or if nobody needs it, add --data shut=yes
   lost: does not reach small: {small} answers neither ping nor TCP on port 22 or 5432; look at routes and at firewalls between them, e.g. by: ip route get {small}
   lost: its account example is there already and not ours (number 1000, home /home/example, groups example, sudo), and the site would have its rights; choose another name for the site, or if nobody needs the account, type on it: userdel example
+  offline: /srv/example/media is a link to /data/uploads, and who serves uploads and static files follows no links; mount in its place what it leads to, type on it: rm /srv/example/media && mkdir /srv/example/media && mount --bind /data/uploads /srv/example/media, and write in its /etc/fstab: /data/uploads /srv/example/media none bind 0 0
+  offline: /srv/example/media/gone is a link to nothing, and who serves uploads and static files follows no links; type on it: rm /srv/example/media/gone
+  offline: /srv/example/media/photos is a link to /data/photos, and who serves uploads and static files follows no links; have in its place what it leads to, type on it: rm /srv/example/media/photos && mv /data/photos /srv/example/media/photos
   offline: its package source http://127.0.0.1:9/debian/dists/bookworm/InRelease cannot be read (Could not connect to 127.0.0.1:9 (127.0.0.1). - connect (111: Connection refused)); correct it in /etc/apt, or let the host out to it
   old: runs Debian GNU/Linux 11 (bullseye), which is not supported; install Debian 12 (bookworm) on it
   plain: the SSH user is not root; log in as root, or write "_sudo": True in its line

@@ -69,6 +69,7 @@ def question(
         "peers": _peers(cluster, host, asked),
         "accounts": _accounts(cluster, host),
         "media": [site.name for site in cluster.sites],
+        "served": _served(cluster, host),
         "packages": packages,
     }
 
@@ -91,6 +92,17 @@ def _accounts(cluster: Cluster, host: Host) -> dict[str, int]:
     if not HAVE_ACCOUNTS & set(host.tiers):
         return {}
     return {site.account: site.uid for site in cluster.sites}
+
+
+def _served(cluster: Cluster, host: Host) -> dict[str, bool]:
+    """Return directories that a host serves to visitors or to others, and whether uploads lie there."""
+    if "media" not in host.tiers and host not in cluster.home_candidates:
+        return {}
+    return {
+        path: path == site.media_root
+        for site in cluster.sites
+        for path in (site.media_root, site.static_root)
+    }
 
 
 def _numbers_travel(cluster: Cluster, host: Host) -> bool:
@@ -181,6 +193,7 @@ def judge(
             *_disks(cluster, host, said),
             *judge_ports(cluster, host, said),
             *(() if shut is None else judge_shut(cluster, host, said, shut)),
+            *_links(cluster, host, said),
             *_packages(cluster, host, said),
             *_foreign_accounts(cluster, host, said),
             *_numbers(cluster, host, said),
@@ -298,6 +311,26 @@ def _mounted_right(host: Host, disk: Mapping[str, Any], rooms: list[_Room]) -> I
             f"{where} is mounted noexec, and sites' Python modules are loaded from there;"
             f" take noexec out of its line in /etc/fstab, and type: mount -o remount,exec {where}"
         )
+        yield Mistake(host.name, what)
+
+
+def _links(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Refuse links that nobody would follow: one rule for Apache, lighttpd, copies and the share."""
+    for link, target in said["links"].items():
+        inside = any(link.startswith(f"{site.media_root}/") for site in cluster.sites)
+        if not target:
+            to, way = "a link to nothing", f"type on it: rm {link}"
+        elif inside:
+            # No mount of its own: over NFS it would not be seen.
+            to = f"a link to {target}"
+            way = f"have in its place what it leads to, type on it: rm {link} && mv {target} {link}"
+        else:
+            to = f"a link to {target}"
+            way = (
+                f"mount in its place what it leads to, type on it: rm {link} && mkdir {link} && mount"
+                f" --bind {target} {link}, and write in its /etc/fstab: {target} {link} none bind 0 0"
+            )
+        what = f"{link} is {to}, and who serves uploads and static files follows no links; {way}"
         yield Mistake(host.name, what)
 
 

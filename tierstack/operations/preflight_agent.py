@@ -24,6 +24,7 @@ ECHO_TRIES = 3
 ECHO_WAIT_S = 0.5
 CONNECT_WAIT_S = 3
 FETCH_WAIT_S = 10
+SHOWN_LINKS = 5
 DATABASE_CA = "/etc/tierstack/postgresql/ca.crt"
 #: Kinds of interfaces as ip(8) names them, of which packets arrive inside of other packets.
 TUNNELS = (
@@ -59,6 +60,7 @@ def main(request):
         )
         known = {site["name"] for site in found["note"].get("sites", [])} | set(request["media"])
         found["media"] = {site: media(site, "/srv/%s/media" % site) for site in sorted(known)}
+        found["links"] = links(request["served"])
         kind = "container" if found["container"] else "machine"
         found["packages"] = packages(request["packages"][kind])
     found["clock"] = [began, time.time()]
@@ -183,6 +185,38 @@ def media(site, path):
         "noted": os.path.exists("/var/lib/tierstack/media-home-" + site),
         "source": source.group(1) if source else "",
     }
+
+
+def links(served):
+    """
+    Return symbolic links that servers of files would meet, and what they lead to, "" for nothing.
+
+    Args:
+        served: directories, and whether to look for links that root has made in them: a site's own
+            account may make links, and nobody shall stop a deploy by them.
+    """
+    mounts = [line.split() for line in read("/proc/self/mountinfo").splitlines()]
+    kinds = {line[4]: line[line.index("-") + 1] for line in mounts}
+    found = []
+    for path, look_inside in sorted(served.items()):
+        parts = path.split("/")
+        ways = ["/".join(parts[:end]) for end in range(2, len(parts) + 1)]
+        # A mount is asked nothing: its server may be dead.
+        found += [way for way in ways if way not in kinds and os.path.islink(way)]
+        if (
+            look_inside
+            and not kinds.get(path, "").startswith(("fuse", "nfs"))
+            and os.path.isdir(path)
+        ):
+            with os.scandir(path) as entries:
+                inside = [
+                    entry.path
+                    for entry in entries
+                    if entry.is_symlink() and entry.stat(follow_symlinks=False).st_uid == 0
+                ]
+            found += sorted(inside)[:SHOWN_LINKS]
+    targets = {path: os.path.realpath(path) for path in found}
+    return {path: target if os.path.exists(target) else "" for path, target in targets.items()}
 
 
 def accounts(wanted):
