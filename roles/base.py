@@ -161,6 +161,7 @@ def _note(cluster: Cluster, host: Host, secrets: Secrets, served: Collection[str
         "id": secrets[ID],
         "secrets": irreplaceable(secrets.values),
         "sites": site_notes(cluster, served),
+        "memory_mb": host.memory_mb,
     }
     if hosts.facts(host.name)["note"] != note:
         config(

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyinfra
 from pyinfra.api.facts import FactBase
 
+from roles.web.settings import CACHE_OPTIONS
+from tierstack import hosts
 from tierstack.model import Cluster, Host
 from tierstack.model.sizing import cache_memory_mb
-from tierstack.operations.config import File, Unit, config, template
+from tierstack.operations.config import File, Unit, template
+from tierstack.operations.release import rolled_config
+
+#: How long after a restart web hosts leave a cache host alone, in seconds; they are empty together
+#: otherwise.
+_LEFT_ALONE_S = int(CACHE_OPTIONS["dead_timeout"]) + 1
 
 
 def deploy(cluster: Cluster, host: Host) -> None:
-    """Run memcached on the host's cluster address, sized to its memory."""
+    """
+    Run memcached on the host's cluster address, sized to its memory.
+
+    A restart empties it: one host after the other, each of them found again by the web hosts before
+    the next one goes. Those that have cached nothing yet start all at once.
+    """
     settings = cluster.settings.cache
-    config(
-        name="memcached answers on the cluster address",
-        stamp="cache",
-        entries=[
+    what: dict[str, Any] = {
+        "stamp": "cache",
+        "entries": [
             File(
                 "/etc/tierstack/memcached.conf",
                 template(
@@ -36,8 +48,28 @@ def deploy(cluster: Cluster, host: Host) -> None:
                 needs="restart",
             ),
         ],
-        units=[Unit("memcached.service")],
-    )
+        "units": [Unit("memcached.service", restart=_restart(cluster, host))],
+    }
+    if "cache" not in hosts.facts(host.name)["stamps"]:
+        rolled_config(
+            name="memcached answers on the cluster address of new cache hosts",
+            state="caches nothing yet",
+            **what,
+        )
+    else:
+        rolled_config(
+            name="memcached answers on the cluster address",
+            state="goes on as it was",
+            **what,
+            _serial=True,
+        )
+
+
+def _restart(cluster: Cluster, host: Host) -> str:
+    """Return the shell command that restarts memcached and, but on the last host, waits for its clients."""
+    command = "systemctl restart memcached.service"
+    last = cluster.tier("cache")[-1]
+    return command if host == last else f"{command} && sleep {_LEFT_ALONE_S}"
 
 
 class CacheAnswers(FactBase[str]):

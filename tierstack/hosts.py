@@ -25,7 +25,7 @@ from tierstack.model.identity import judge_secrets
 from tierstack.model.media_home import MediaHomeError, MediaRoot, decide_home
 from tierstack.model.preflight import clock_offset_s, judge, no_answer, question
 from tierstack.model.served import judge_sites, leaving_sites
-from tierstack.model.sizing import check_capacity
+from tierstack.model.sizing import check_capacity, planned_memory_mb
 from tierstack.operations.remote import program
 from tierstack.run_lock import lock_out_others
 from tierstack.secrets import secrets_at_hand
@@ -138,7 +138,7 @@ def surveyed_cluster(
     answers = {name: greenlet.get() for name, greenlet in asked.items()}
     _facts.update({name: said for name, said in answers.items() if isinstance(said, dict)})
     surveyed = declared.with_memory(
-        {name: found["memory_mb"] for name, found in _facts.items() if "memory_mb" in found}
+        {name: _planned_mb(found) for name, found in _facts.items() if "memory_mb" in found}
     )
     start_empty = str(hosts[0].data.get("start_empty") or "") if hosts else ""
     shut = hosts[0].data.get("shut") == "yes" if hosts and packages else None
@@ -173,6 +173,13 @@ def surveyed_cluster(
         shown = InventoryError(declared.inventory.name, mistakes).message()
         raise PyinfraError(shown.replace("no host was touched", "no host was changed"))
     return surveyed
+
+
+def _planned_mb(said: Mapping[str, Any]) -> int:
+    """Return the memory to plan a host with; one that was deployed before it noted any keeps it all."""
+    has = said["memory_mb"]
+    deployed = has if said["stamps"] else None
+    return planned_memory_mb(has, said.get("note", {}).get("memory_mb", deployed))
 
 
 def _with_media_home(cluster: Cluster, decide: DecideHome) -> tuple[Cluster, list[Mistake]]:

@@ -62,6 +62,7 @@ def serve(cluster: Cluster, host: Host, secrets: Secrets) -> None:
         "stamp": "web",
         "entries": _entries(cluster, host, secrets),
         "check": "apachectl configtest",
+        "drains": True,
         "units": [Unit("apache2.service", reload=command, restart=command, start=command)],
     }
     if _is_new(host):

@@ -10,6 +10,7 @@ from tierstack.model.sizing import (
     cache_memory_mb,
     check_capacity,
     node_maxconn,
+    planned_memory_mb,
     postgres_memory,
     web_workers,
 )
@@ -70,3 +71,25 @@ def test_tiers_on_one_host_share_its_memory(home: Home) -> None:
     )
     assert used < 4096 - cluster.settings.base.reserve_mb
     assert database.shared_buffers_mb < database.effective_cache_mb < 4096
+
+
+def test_memory_is_planned_in_steps() -> None:
+    """A sixteenth at most is left over; what is planned is never more than there is."""
+    assert [planned_memory_mb(has) for has in (500, 983, 2048, 3927, 16002, 64312)] == [
+        496, 960, 2048, 3840, 15872, 63488,
+    ]  # fmt: skip
+    for has in range(256, 70000, 37):
+        assert has * 15 / 16 < planned_memory_mb(has) <= has
+
+
+@pytest.mark.parametrize("has", [683, 983, 2048, 3927, 16002, 64312])
+def test_another_kernel_changes_no_size(has: int) -> None:
+    """A hundredth less or more, whichever way and however often, is no other host."""
+    planned = planned_memory_mb(has)
+    for now in (has - 1, has + 1, has - has // 100, has + has // 100, has):
+        assert planned_memory_mb(now, planned) == planned
+    # On a host that was planned with all that it has, too.
+    assert planned_memory_mb(has - 1, has) == has
+    # Another machine is: nothing of it is given away, or planned with twice.
+    assert planned_memory_mb(has * 2, planned) == planned_memory_mb(has * 2)
+    assert planned_memory_mb(has * 3 // 4, planned) <= has * 3 // 4

@@ -116,3 +116,20 @@ def test_edited_file_is_put_right(probe: Probe) -> None:
     probe.operator.ask(
         "cache2", "systemctl disable --now probe.service; rm /etc/systemd/system/probe.service"
     )
+
+
+def test_another_kernel_restarts_nothing(operator: Operator) -> None:
+    """Hosts that have a little less memory after their reboot are the hosts that they were."""
+    forget = "for name, data in web + db + cache:\n    data.pop('memory_mb', None)\n"
+    operator.edit("cluster(__file__)", f"{forget}cluster(__file__)")
+    hosts = [host.name for host in operator.cluster().hosts]
+    fake = "sed 's/^MemTotal:.*/MemTotal: 521000 kB/' /proc/meminfo > /run/meminfo"
+    try:
+        for name in hosts:
+            operator.ask(name, f"{fake} && mount --bind /run/meminfo /proc/meminfo")
+        planned = operator.tierstack("plan", str(operator.inventory))
+    finally:
+        operator.edit(forget, "")
+        for name in hosts:
+            operator.on(name, "umount /proc/meminfo")
+    assert (planned.status, planned.out) == (0, "nothing would change\n"), planned.said

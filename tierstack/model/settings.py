@@ -441,7 +441,9 @@ class HostSettings(_Settings):
         description="IPv4 address inside the cluster; may be left out where the host's name is one.",
     )
     memory_mb: Annotated[int, Field(ge=64)] | None = Field(
-        default=None, description="Memory to plan with, in MiB; by default what the host has."
+        default=None,
+        description="Memory to plan with, in MiB; by default what the host has, in steps of about a"
+        " sixteenth, and the same again after a kernel update.",
     )
 
 

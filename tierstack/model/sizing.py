@@ -26,6 +26,32 @@ _CACHE_LEAST_MB = 16
 _CONNECTION_KB = 64
 
 
+#: A step of memory is this part of the power of two below it: 64 MiB of 1 GiB, 1 GiB of 16.
+_STEPS = 16
+
+
+def planned_memory_mb(has_mb: int, planned_mb: int | None = None) -> int:
+    """
+    Return the memory to plan a host's programs with: a coarse step, and the same one again.
+
+    What a host says that it has changes by a little with each kernel, and PostgreSQL and memcached
+    change their size by a restart only.
+
+    Args:
+        has_mb: what the host says that it has, in MiB.
+        planned_mb: what was planned with last time; None for a new host.
+    """
+    if planned_mb:
+        step = _step_mb(planned_mb)
+        if planned_mb - step // 2 <= has_mb < planned_mb + 2 * step:
+            return planned_mb
+    return has_mb - has_mb % _step_mb(has_mb)
+
+
+def _step_mb(memory_mb: int) -> int:
+    return max(1, (1 << memory_mb.bit_length() - 1) // _STEPS)
+
+
 @dataclass(frozen=True)
 class PostgresMemory:
     """PostgreSQL's memory settings, in MiB."""

@@ -175,7 +175,11 @@ def _ask(names: Sequence[str], layout: Layout) -> dict[str, dict[str, Any]]:
 
 @operation()
 def rolled_config(
-    state: str, entries: Sequence[Entry], units: Sequence[Unit], **arguments: Any
+    state: str,
+    entries: Sequence[Entry],
+    units: Sequence[Unit],
+    drains: bool = False,
+    **arguments: Any,
 ) -> Generator[PyinfraCommand, None, None]:
     """
     Do what `config` does, unless a host has failed; call it with `_serial=True` where visitors are.
@@ -184,6 +188,7 @@ def rolled_config(
         state: what a host that is left out goes on doing, for the message.
         entries: as of `config`.
         units: as of `config`.
+        drains: whether a host takes no visitors while its units act.
         arguments: the others of `config`.
     """
     for command in config._inner(entries=entries, units=units, **arguments):
@@ -193,8 +198,9 @@ def rolled_config(
             sentence = f"{host.name} {state}: not changed, because {', '.join(failed)} failed"
             yield Refuse(sentence, left_out=True)
             return
-        if isinstance(command, Foreseen) and any(
+        acts = isinstance(command, Foreseen) and any(
             action in ("reload", "restart") for action, _ in command.effect.units
-        ):
+        )
+        if acts and drains:
             command.effect = replace(command.effect, drains=(host.name,))
         yield command
