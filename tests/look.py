@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -89,6 +90,30 @@ def assert_pages_are_whole(door: Door) -> None:
 
     logo = "/static/" + front.text.partition('href="/static/')[2].partition('"')[0]
     assert_sound(door.ask(logo), logo, "image/svg+xml")
+
+
+_SPELLINGS = (
+    "/-/{}", "/-/{}?a", "/%2D/{}", "/%2d/{}", "//-/{}", "/-//{}", "/./-/{}", "/-/./{}", "/x/../-/{}",
+    "/-/x/../{}", "/x/%2e%2e/-/{}", "/%2f-/{}", "/-%2F{}", "/-/{};", "/-;x/{}", "/-/{}/", "/-/{}%3F",
+    "/-/{}%00", "/-\\{}", "/media/../-/{}", "/media/..%2f-/{}", "/static/../-/{}", "/media/-/{}",
+)  # fmt: skip
+
+
+def assert_own_answers_are_hidden(door: Door) -> None:
+    """What the cluster asks itself is answered to no visitor, whichever way they spell it."""
+    names = ("health", "HEALTH", "%68ealth", "media-health", "error.html")
+    # Said of a connection, a header is taken away by some servers.
+    visitors: list[dict[str, str]] = [
+        {},
+        {"Connection": "X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Port"},
+    ]
+    for path, name in itertools.product(_SPELLINGS, names):
+        for headers in visitors if path == "/%2D/{}" else visitors[:1]:
+            url = path.format(name)
+            answer = door.ask(url, headers=headers)
+            assert answer.status in (400, 404), f"{url}: {answer}"
+            assert "release=" not in answer.text, f"{url}: {answer}"
+            assert answer.text != "ok\n", url
 
 
 def assert_admin_is_whole(editor: Browser) -> None:

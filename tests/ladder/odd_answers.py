@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 
-from tests.look import assert_sound
+from tests.look import assert_sound, look
 from tests.operator import Operator, wait_until
 from tests.visitor import Door
 
@@ -21,6 +21,7 @@ def assert_wsgi_is_kept(operator: Operator) -> None:
     _assert_answers(door)
     _assert_bodies(door)
     _assert_failures(door)
+    _assert_pages(door)
 
     def said() -> str:
         command = "journalctl -t apache2 -o cat --since @"
@@ -44,8 +45,11 @@ def assert_wsgi_is_kept(operator: Operator) -> None:
     assert log.count("RuntimeError: broken off, on purpose") == 3
     assert log.count("RuntimeError: failed at once, on purpose") == 1
     assert log.count("ValueError: too late, on purpose") == 1
+    assert log.count("RuntimeError: stream broken, on purpose") == 1
+    assert log.count("RuntimeError: page failed, on purpose") == 1
     assert "exit signal" not in said()
     assert "Write failed" not in said()
+    assert "PythonHandler" not in said(), "an error of the handler's own"
     assert workers == {name: _workers(operator, name) for name in hosts}
 
 
@@ -75,6 +79,26 @@ def _assert_answers(door: Door) -> None:
     assert file.body == b"0123456789" * 100_000
     head = door.ask("/wsgi/file", "HEAD")
     assert (head.body, head["content-length"]) == (b"", "1000000")
+
+
+def _assert_pages(door: Door) -> None:
+    """Django's own ways to answer."""
+    stream = look(door, "/odd/page_stream/", "text/event-stream")
+    assert (stream.text, stream["content-length"]) == ("data: 1\n\ndata: 2\n\n", "")
+    assert door.ask("/odd/page_stream/?fail=1").status in (0, 502)
+    file = door.ask("/odd/page_file/")
+    assert (file.status, file["content-type"]) == (200, "application/gzip")
+    assert (file["content-encoding"], file["content-language"]) == ("identity", "fr")
+    assert (len(file.body), file["content-length"]) == (300_000, "300000")
+    failed = look(door, "/odd/page_fails/", status=500)
+    assert "</html>" in failed.text
+    assert failed["server"] == "Apache"
+    front = look(door, "/")
+    for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        refused = door.ask("/", method, b"" if method[0] == "P" else None)
+        status = {"OPTIONS": 200, "POST": 403}.get(method, 405)
+        assert refused.status in (status, 403), f"{method}: {refused}"
+    assert look(door, "/", headers={"Range": "bytes=0-9"}).body == front.body
 
 
 def _assert_bodies(door: Door) -> None:

@@ -10,7 +10,12 @@ import pytest
 from tests.files import assert_no_trick_gets_a_file
 from tests.ladder.conftest import assert_large_upload_is_served, assert_root_files, deployed
 from tests.ladder.odd_answers import assert_wsgi_is_kept
-from tests.look import assert_admin_is_whole, assert_browser_shows_the_site, assert_pages_are_whole
+from tests.look import (
+    assert_admin_is_whole,
+    assert_browser_shows_the_site,
+    assert_own_answers_are_hidden,
+    assert_pages_are_whole,
+)
 from tests.operator import Operator, assert_nothing_changed
 from tests.uploads import log_in, upload
 from tierstack.model.ports import listeners
@@ -99,6 +104,11 @@ def test_build_leaves_nothing_behind(operator: Operator) -> None:
         assert operator.ask(host.name, f"stat -c '%U %G %a' {releases}") == "root example 750"
         assert operator.ask(host.name, f"find {releases} -not -user root") == ""
         assert operator.on(host.name, f"runuser -u nobody -- ls {releases}").status != 0
+
+
+def test_own_answers_are_hidden(operator: Operator) -> None:
+    """The answers by which balancers judge nodes are for no visitor; a node that hides them is up."""
+    assert_own_answers_are_hidden(operator.door)
 
 
 def test_every_balancer_lets_visitors_in(operator: Operator) -> None:

@@ -5,12 +5,15 @@ Each request of the site passes through wsgiref.validate, and below /wsgi/ lie a
 WSGI in ways that Django does not, or that fail.
 """
 
+import io
 import os
 import tempfile
 from urllib.parse import parse_qs
 from wsgiref.validate import validator
 
 from django.core.wsgi import get_wsgi_application
+from django.http import FileResponse, StreamingHttpResponse
+from django.urls import path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
 
@@ -179,6 +182,38 @@ _ODD = {
     "echo": echo,
 }
 _SITE = validator(get_wsgi_application())
+
+
+def page_stream(request):
+    """Send events, as they come; with ?fail= fail in their middle."""
+
+    def events():
+        yield from (b"data: 1\n\n", b"data: 2\n\n")
+        if request.GET:
+            raise RuntimeError("stream broken, on purpose")
+
+    return StreamingHttpResponse(events(), content_type="text/event-stream")
+
+
+def page_file(request):
+    """Send what is packed already: its encoding is the site's word."""
+    answer = FileResponse(io.BytesIO(BLOCK * 30), filename="x.tar.gz", as_attachment=True)
+    answer["Content-Encoding"] = "identity"
+    answer["Content-Language"] = "fr"
+    return answer
+
+
+def page_fails(request):
+    """Fail as views do."""
+    raise RuntimeError("page failed, on purpose")
+
+
+# Once Django is set up.
+import mysite.urls  # noqa: E402
+
+mysite.urls.urlpatterns += [
+    path(f"odd/{page.__name__}/", page) for page in (page_stream, page_file, page_fails)
+]
 
 
 def application(environ, start):

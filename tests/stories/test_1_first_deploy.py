@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Browser
-from tests.look import assert_admin_is_whole, assert_pages_are_whole
+from tests.look import assert_admin_is_whole, assert_own_answers_are_hidden, assert_pages_are_whole
 from tests.operator import Operator, assert_nothing_changed, wait_until
 from tests.stories.conftest import OLDER_ASGIREF, asgiref
 from tests.uploads import log_in, upload
@@ -56,6 +56,11 @@ def test_pages_are_whole(operator: Operator, editor: Browser) -> None:
     """Pages, JSON, errors, redirects and the admin's JavaScript: each has its type, and all of it."""
     assert_pages_are_whole(operator.door)
     assert_admin_is_whole(editor)
+
+
+def test_own_answers_are_hidden(operator: Operator) -> None:
+    """The answers by which balancers judge nodes are for no visitor; a node that hides them is up."""
+    assert_own_answers_are_hidden(operator.door)
 
 
 @pytest.mark.parametrize("name", ["plain.png", "déjà reçu 日本 n°1.png"])
