@@ -17,7 +17,13 @@ from roles import media, web
 from tierstack import hosts
 from tierstack.model import Cluster, Host, Site
 from tierstack.model.front import ADDRESS_HEADERS, PROXY_HEADERS
-from tierstack.model.sizing import balancer_connections, node_maxconn, upload_connections
+from tierstack.model.sizing import (
+    balancer_connections,
+    lane_connections,
+    node_maxconn,
+    pages_of_one,
+    source_connections,
+)
 from tierstack.operations.config import Directory, File, Unit, config, template
 from tierstack.operations.haproxy import HaproxyStat, only_nodes
 from tierstack.secrets import Secrets
@@ -33,6 +39,9 @@ _QUEUE_S = 20
 
 #: How long a visitor may take to send a request's head, in seconds.
 _REQUEST_S = 10
+
+#: How long a visitor may be silent on the way, in seconds; TLS has to be agreed upon in that time.
+_CLIENT_S = 15
 
 #: How long visitors wait for the only web node while it restarts, in seconds.
 _ALONE_S = 30
@@ -62,6 +71,9 @@ _RETRY_AFTER_S = 5
 #: How long a body that is refused is read, so that its sender reads the answer, in seconds; and how
 #: many at once, as a share of all connections.
 _REFUSE_S, _REFUSE_SHARE = 30, 10
+
+#: Over how many seconds connections of an address are counted; and of how many addresses at most.
+_RATE_S, _SOURCES = 10, 20000
 
 #: What whoever takes longer is told, as HAProxy's `errorfile` has it.
 _TOO_SLOW = (
@@ -157,24 +169,37 @@ def configuration(cluster: Cluster, host: Host, *, ipv6: bool) -> bytes:
     settings = cluster.settings
     sites = [_site(site) for site in cluster.sites]
     connections = balancer_connections(cluster, host)
+    refused = connections // _REFUSE_SHARE
+    lane = lane_connections(cluster)
+    proxies = settings.balancer.trusted_proxies
     return template(
         "balancer/etc/haproxy/tierstack.cfg.j2",
         download_s=_DOWNLOAD_S,
         connections=connections,
+        # Visitors, and the ways through HAProxy itself.
+        connections_in_all=connections + 2 * lane + refused,
         refuse_s=_REFUSE_S,
-        refused=connections // _REFUSE_SHARE,
+        refused=refused,
+        lane=lane,
+        pages_of_one=pages_of_one(cluster),
+        uploads_of_one=max(2, lane // 2),
+        source_connections=source_connections(cluster, host),
+        source_new=settings.balancer.source_rate * _RATE_S,
+        rate_s=_RATE_S,
+        sources=_SOURCES,
         request_s=_REQUEST_S,
+        client_s=_CLIENT_S,
         queue_s=_QUEUE_S,
         retry_after_s=_RETRY_AFTER_S,
         errors=[(status, title) for status, title, _ in _ERRORS],
         binds=binds(cluster, ipv6=ipv6),
         monitor_path=MONITOR_PATH,
-        trusted_proxies=settings.balancer.trusted_proxies,
+        trusted=f"src {' '.join(proxies)}" if proxies else "always_false",
         address_headers=ADDRESS_HEADERS,
         proxy_headers=PROXY_HEADERS,
         hops=[
             {"number": n, "after": f" {{ var(txn.hop{n - 1}) -m found }}" if n > 1 else ""}
-            for n in range(1, _HOPS + 1)
+            for n in (range(1, _HOPS + 1) if proxies else ())
         ],
         sites=sites,
         https=settings.balancer.https,
@@ -186,7 +211,6 @@ def configuration(cluster: Cluster, host: Host, *, ipv6: bool) -> bytes:
         health_host=name_of(cluster.sites[0]),
         routes=sites if cluster.tier("media") else [],
         **_refusals(cluster),
-        uploads=upload_connections(cluster),
         alone_s=_ALONE_S,
         server_s=settings.web.timeout_s + _GRACE_S,
         web_port=settings.web.port,

@@ -117,6 +117,7 @@ def settle(cluster: Cluster, host: Host) -> None:
                 template(
                     "base/etc/sysctl.d/60-tierstack.conf.j2",
                     swappiness=cluster.settings.base.swappiness,
+                    balancer="balancer" in host.tiers,
                     watches=_WATCHES if cluster.copies and host in cluster.home_candidates else 0,
                 ),
             ),

@@ -1,4 +1,4 @@
-"""Slow visitors, many at once: each says a byte now and then, and never comes to an end."""
+"""Visitors who are many at once: each says a byte now and then, or nothing, and never comes to an end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import selectors
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -29,12 +30,60 @@ class Slow:
 
 
 @contextmanager
-def slow_visitors(door: Door, count: int, *begun: bytes) -> Iterator[Slow]:
+def elsewhere(door: Door) -> Iterator[str]:
+    """Give this machine one more address in the lab's network, from which others come meanwhile."""
+    address = door.address.rpartition(".")[0] + ".250"
+    way = subprocess.check_output(["ip", "-o", "route", "get", door.address], text=True).split()
+    change = [f"{address}/32", "dev", way[way.index("dev") + 1]]
+    subprocess.run(["ip", "address", "add", *change], check=True)
+    try:
+        yield address
+    finally:
+        subprocess.run(["ip", "address", "del", *change], check=True)
+
+
+@contextmanager
+def silent_visitors(door: Door, count: int, address: str) -> Iterator[list[socket.socket]]:
+    """Connect so many times from an address, and say nothing; away when the block ends."""
+    connections = []
+    for _ in range(count):
+        with contextlib.suppress(ConnectionError):  # One that is refused may be cut this early.
+            connections.append(_connect(door, address))
+    try:
+        yield connections
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def open_ones(connections: list[socket.socket]) -> int:
+    """Return how many of some connections the other side has not closed."""
+    found = 0
+    for connection in connections:
+        connection.setblocking(False)
+        try:
+            connection.recv(1)
+        except BlockingIOError:
+            found += 1
+        except OSError:
+            continue
+    return found
+
+
+def _connect(door: Door, address: str) -> socket.socket:
+    return socket.create_connection(
+        (door.address, door.port or 443), timeout=10, source_address=(address, 0)
+    )
+
+
+@contextmanager
+def slow_visitors(door: Door, address: str, count: int, *begun: bytes) -> Iterator[Slow]:
     """
     Let slow visitors in, and take those that are left away when the block ends.
 
     Args:
         door: where they come in.
+        address: where they come from.
         count: how many there are.
         begun: what each says at once; several beginnings are taken in turn.
     """
@@ -44,8 +93,7 @@ def slow_visitors(door: Door, count: int, *begun: bytes) -> Iterator[Slow]:
     context.verify_mode = ssl.CERT_NONE
 
     def begin(number: int) -> ssl.SSLSocket:
-        plain = socket.create_connection((door.address, door.port or 443), timeout=10)
-        connection = context.wrap_socket(plain)
+        connection = context.wrap_socket(_connect(door, address))
         connection.sendall(begun[number % len(begun)])
         connection.setblocking(False)
         return connection

@@ -53,7 +53,9 @@ def test_uploads_leave_workers_to_pages(home: Home) -> None:
 
 def test_files_go_to_the_media_hosts(home: Home) -> None:
     """Paths of media and static files are the media tier's, for the site's own names."""
-    assert "use_backend media if site_blog { path_beg /media/ /static/ }" in _lines(home)
+    rule = "http-request set-var(txn.file) bool(true) if site_blog { path_beg /media/ /static/ }"
+    assert rule in _lines(home)
+    assert "use_backend media if file" in _lines(home)
     assert "server media1 10.0.0.41:8081" in _section(home, "backend media")
 
 
@@ -101,13 +103,15 @@ def test_nobody_is_trusted_unless_named(home: Home) -> None:
     rule = (
         "http-request del-header"
         " ^(x-forwarded-.*|cf-connecting-ip(v6)?|true-client-ip|fastly-client-ip)$ -m reg"
+        " unless trusted_proxy"
     )
     assert rule in _lines(home)
+    assert "acl trusted_proxy always_false" in _lines(home)
     assert not any("set-src" in line for line in _lines(home))
     home.group("balancer", 'trusted_proxies = ["192.0.2.7", "2001:db8::/32"]')
     lines = _lines(home)
     assert "acl trusted_proxy src 192.0.2.7 2001:db8::/32" in lines
-    assert f"{rule} unless trusted_proxy" in lines
+    assert rule in lines
 
 
 def test_chain_of_proxies_is_walked_from_its_end(home: Home) -> None:
@@ -134,7 +138,28 @@ def test_body_that_is_refused_has_a_deadline(home: Home) -> None:
         home
     )
     assert "maxconn 4000" in _section(home, "frontend front")
-    assert "maxconn 4406" in _section(home, "global")
+    assert "maxconn 4412" in _section(home, "global")
+
+
+@pytest.mark.parametrize(
+    ("settings", "connections", "rate"),
+    [
+        ("", 400, 1000),
+        ("max_connections = 100", 50, 1000),
+        ("source_connections = 30\nsource_rate = 20", 30, 200),
+    ],
+)
+def test_one_address_gets_a_share(home: Home, settings: str, connections: int, rate: int) -> None:
+    """Connections at once and in ten seconds, and requests under way; those of a /64 are one's."""
+    home.group("balancer", settings)
+    lines = _lines(home)
+    first = lines.index("tcp-request connection accept if trusted_proxy")
+    assert lines[first + 1 : first + 4] == [
+        "tcp-request connection track-sc0 src,ipmask(32,64) table sources",
+        f"tcp-request connection reject if {{ sc0_conn_cur gt {connections} }}",
+        f"tcp-request connection reject if {{ sc0_conn_rate gt {rate} }}",
+    ]
+    assert any(f"if {{ sc1_conn_cur gt {connections} }}" in line for line in lines)
 
 
 @pytest.mark.parametrize(

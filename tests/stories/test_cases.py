@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from tests.browser import Browser
 from tests.operator import Operator, assert_nothing_changed, wait_until
-from tests.slow import slow_visitors
+from tests.slow import elsewhere, open_ones, silent_visitors, slow_visitors
 from tests.visitor import Answer, Door, steady_visitor
 
 NODES = ("web1", "web2", "web3")
@@ -23,7 +23,8 @@ def test_slow_visitors_keep_no_one_waiting(operator: Operator) -> None:
     """
     Hundreds who send a byte each few seconds are cut off, and pages are as fast as before (serverfault 32361).
 
-    Somebody on a bad line, whose upload goes on steadily, is none of them.
+    Bodies that nobody wants are no exception. Somebody on a bad line, whose upload goes on steadily,
+    is none of them.
     """
     head = f"Host: {operator.door.domain}\r\n".encode()
     head += b"Cookie: csrftoken=" + b"x" * 32 + b"\r\n"
@@ -32,22 +33,30 @@ def test_slow_visitors_keep_no_one_waiting(operator: Operator) -> None:
     never_asked = b"GET / HTTP/1.1\r\n" + head + b"X-Slow: "
     never_told = body % 100
     half_told = body % 60_000 + b"x" * 20_000
+    unwanted = body % 900_000_000 + b"x" * 20_000
+    endless = b"POST /guestbook/ HTTP/1.1\r\n" + head + b"Transfer-Encoding: chunked\r\n\r\n"
+    endless += b"fffff\r\n" + b"x" * 20_000
     with steady_visitor(operator.door, "/status.json", per_second=10) as before:
         time.sleep(3)
     with steady_upload(operator) as upload:
         wait_until("a worker waits for the upload", lambda: queue(operator, "uploads")[1] == 1)
         with (
+            elsewhere(operator.door) as address,
             slow_visitors(
-                operator.door, 600, never_asked, never_told, never_asked, half_told
+                operator.door, address, 390, never_asked, never_told, half_told, unwanted, endless
             ) as slow,
-            steady_visitor(operator.door, "/status.json", per_second=10) as seen,
+            steady_visitor(operator.door, "/status.json", per_second=5) as seen,
         ):
             # Some say a byte at the moment when they are cut, and do not read why.
-            wait_until("450 are cut off", lambda: slow.answers[408] + slow.answers[0] >= 450)
-            assert slow.answers[408] > 400, slow.answers
-            waiting, working = queue(operator, "uploads")
-            assert waiting + working > 100, "the slow bodies are no load"
+            wait_until("those who fit the buffer are cut off", lambda: slow.waiting <= 234)
+            assert slow.answers[408] > 120, slow.answers
+            kept = [queue(operator, name) for name in ("uploads", "crowd")]
+            assert sum(map(sum, kept)) > 50, f"the slow bodies are no load: {kept}"
+            assert queue(operator, "refused")[1] > 100, "bodies that nobody wants are not read"
             assert queue(operator, "web")[0] < 50
+            wait_until("and so are all others", lambda: slow.waiting == 0)
+            assert slow.answers[408] > 250, slow.answers
+            assert slow.answers[200] + slow.answers[302] == 0, slow.answers
     assert seen.requests > 50
     assert seen.failed == []
     assert seen.slowest_s < 10 * max(before.slowest_s, 0.5)
@@ -55,6 +64,26 @@ def test_slow_visitors_keep_no_one_waiting(operator: Operator) -> None:
     web1 = operator.cluster().host("web1").address
     direct = Door(web1, operator.door.domain, tls=False, port=8080).ask("/", timeout_s=2)
     assert direct.status == 0, "a stranger reaches a web node"
+
+
+def test_one_address_leaves_room_for_others(operator: Operator) -> None:
+    """Somebody connects without end, and asks for what takes long, a hundred times at once."""
+    page = b"GET /slow/?seconds=8 HTTP/1.1\r\nHost: " + operator.door.domain.encode() + b"\r\n\r\n"
+    with (
+        elsewhere(operator.door) as address,
+        steady_visitor(operator.door, "/status.json", per_second=5) as seen,
+    ):
+        with silent_visitors(operator.door, 700, address) as silent:
+            wait_until("it has its share", lambda: open_ones(silent) <= 400)
+            assert open_ones(silent) > 300
+            time.sleep(3)
+        with slow_visitors(operator.door, address, 100, page) as slow:
+            wait_until("they wait for workers", lambda: sum(queue(operator, "crowd")) > 50)
+            time.sleep(3)
+            assert slow.waiting == 100, slow.answers
+    assert seen.requests > 30
+    assert seen.failed == []
+    assert seen.slowest_s < 2
 
 
 @contextmanager

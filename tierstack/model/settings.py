@@ -420,6 +420,17 @@ class BalancerSettings(_Settings):
     max_connections: Annotated[int, Field(ge=100)] = Field(
         default=4000, description="Visitors' connections that one balancer holds at once."
     )
+    source_connections: Annotated[int, Field(ge=10)] | None = Field(
+        default=None,
+        description="Connections, and requests under way, that one address may have at once on a"
+        " balancer (of IPv6 one /64), trusted proxies excepted; by default a tenth of what it holds,"
+        " at least 50. What is more is closed at once, or answered 429.",
+    )
+    source_rate: Annotated[int, Field(ge=1)] = Field(
+        default=100,
+        description="Connections a second that one address may open, on average over 10 s; an office"
+        " behind one address needs one to six for each page that a browser opens anew.",
+    )
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -132,13 +132,27 @@ def node_maxconn(cluster: Cluster, host: Host) -> int:
     return max(1, (web_workers(cluster, host) - 1) // balancers)
 
 
-def upload_connections(cluster: Cluster) -> int:
+def lane_connections(cluster: Cluster) -> int:
     """
-    Return how many large bodies one balancer lets arrive at workers at once: a third of its requests.
+    Return how many requests of one kind a balancer sends to workers at once: a third of all.
 
-    So pages go on while slow senders hold theirs, even when one of two web hosts is away.
+    Of large bodies that still arrive, and of addresses that ask for much: pages of others go on
+    meanwhile, even when one of two web hosts is away.
     """
-    return max(1, sum(node_maxconn(cluster, node) for node in cluster.tier("web")) // 3)
+    return max(1, _requests(cluster) // 3)
+
+
+def pages_of_one(cluster: Cluster) -> int:
+    """
+    Return for how many pages under way one address is like any other: half of all requests.
+
+    What it asks for beyond goes by a lane, so that a sixth of the workers is never one address's.
+    """
+    return max(1, _requests(cluster) // 2)
+
+
+def _requests(cluster: Cluster) -> int:
+    return sum(node_maxconn(cluster, node) for node in cluster.tier("web"))
 
 
 def postgres_memory(cluster: Cluster, host: Host) -> PostgresMemory:
@@ -193,6 +207,12 @@ def balancer_connections(cluster: Cluster, host: Host) -> int:
     """Return how many visitors' connections one balancer holds: as set, or as its memory allows."""
     fitting = tier_memory_mb(cluster, host, "balancer") * 1024 // _CONNECTION_KB
     return max(100, min(cluster.settings.balancer.max_connections, fitting))
+
+
+def source_connections(cluster: Cluster, host: Host) -> int:
+    """Return how many connections one address may have at a balancer: as set, or a tenth of all."""
+    tenth = balancer_connections(cluster, host) // 10
+    return cluster.settings.balancer.source_connections or max(50, tenth)
 
 
 def check_capacity(cluster: Cluster) -> list[Mistake]:
