@@ -11,7 +11,6 @@ from gevent.lock import RLock
 
 from roles.web.settings import (
     agent_module,
-    manage_module,
     manage_program,
     settings_module,
     wsgi_module,
@@ -115,9 +114,10 @@ def _programs(cluster: Cluster) -> Sequence[Entry]:
         Directory(PROGRAMS),
         *(
             File(f"{PROGRAMS}/{name}", template(f"web{PROGRAMS}/{name}.j2"), mode="755")
-            for name in ("web-node", "web-pause", "web-state")
+            for name in ("web-node", "web-pause")
         ),
         File(f"{PROGRAMS}/web-release", agent("web_release"), mode="755"),
+        File(f"{PROGRAMS}/web-state", agent("web_state"), mode="755"),
         File("/usr/local/bin/tierstack-manage", manage, mode="755"),
     ]
 
@@ -129,7 +129,7 @@ def _modules(
     return {
         "tierstack_settings.py": settings_module(cluster, host, site, this, secrets),
         "tierstack_wsgi.py": wsgi_module(cluster, host, site, this),
-        "tierstack_manage.py": manage_module(),
+        "tierstack_manage.py": agent_module("manage"),
         # Beside it, since an old worker must not import new code.
         "tierstack_node.py": agent_module("node"),
         "tierstack_mod_python.py": agent_module("mod_python"),

@@ -12,7 +12,6 @@ from tierstack.model import Cluster, Host, Site
 from tierstack.model.front import ADDRESS_HEADERS, PROXY_HEADERS
 from tierstack.model.release import Release
 from tierstack.operations.config import template
-from tierstack.operations.remote import source_of
 from tierstack.secrets import Secrets
 
 CA_FILE = "/etc/tierstack/cluster-ca.pem"
@@ -207,11 +206,6 @@ def manage_program(site: Site, release: Release, folder: str) -> bytes:
         python=shlex.quote(f"{release.venv}/bin/python"),
         program=shlex.quote(f"{folder}/tierstack_manage.py"),
     )
-
-
-def manage_module() -> bytes:
-    """Return `tierstack_manage.py`: a management command, whatever the site's manage.py does."""
-    return source_of("manage_site.py").encode()
 
 
 def upload_bytes(cluster: Cluster) -> int:

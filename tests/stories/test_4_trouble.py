@@ -70,9 +70,60 @@ def test_settings_that_do_not_import_show_djangos_error(operator: Operator) -> N
     assert done.status != 0
     assert "ModuleNotFoundError: No module named 'no_such_module'" in done.err
     assert (
-        "tierstack: web1: site example does not start with mysite.settings, as Django says above;"
-        " correct it, and deploy again; nothing that serves was changed."
+        "tierstack: web1: site example does not start with mysite.settings, as Django says above"
+        " (ModuleNotFoundError: No module named 'no_such_module'); correct it, and deploy again;"
+        " nothing that serves was changed."
     ) in done.err
+
+
+#: As a settings library does that takes over, and lets nobody change what it has.
+TAKES_OVER = """
+import django.conf
+
+
+class Stubborn:
+    def __init__(self, settings):
+        vars(self)["settings"] = settings
+
+    def __getattr__(self, name):
+        own = {"MEDIA_ROOT": "/home/me", "SECRET_KEY": "mine"}
+        return own[name] if name in own else getattr(self.settings, name)
+
+    def __setattr__(self, name, value):
+        pass
+
+
+django.conf.settings = Stubborn(django.conf.settings)
+"""
+
+
+def test_settings_that_did_not_take_are_named(operator: Operator) -> None:
+    """What the running site would have is looked at, and what would fail at the first upload or mail."""
+    path = operator.home / SETTINGS
+    good = path.read_text(encoding="utf-8")
+    broken = good.replace("files.storage.FileSystemStorage", "files.storage.NoSuchStorage")
+    assert broken != good
+    path.write_text(broken + TAKES_OVER + '\nEMAIL_BACKEND = "no.such.Backend"\n', encoding="utf-8")
+    done = operator.deploy()
+    path.write_text(good, encoding="utf-8")
+    assert done.status != 0
+    said = [line.partition("[web1]")[2].strip() for line in done.err.splitlines()]
+    start = next(i for i, line in enumerate(said) if line.startswith("EMAIL_BACKEND"))
+    assert said[start : start + 5] == [
+        "EMAIL_BACKEND: no.such.Backend cannot be used (ModuleNotFoundError: No module named 'no'), and"
+        " the first mail would fail; correct it and what it needs",
+        "MEDIA_ROOT: the running site has '/home/me' instead of '/srv/example/media', since something"
+        " puts its own settings in the place of Django's (mysite.settings); have it leave this one"
+        " alone",
+        "SECRET_KEY: the running site has another value, since something puts its own settings in the"
+        " place of Django's (mysite.settings); have it leave this one alone",
+        "the default storage cannot be used (InvalidStorageError: Could not find backend"
+        " 'django.core.files.storage.NoSuchStorage': Module \"django.core.files.storage\" does not"
+        ' define a "NoSuchStorage" attribute/class), and the first upload would fail; correct'
+        " STORAGES['default'] and what it needs",
+        "tierstack: web1: site example would not run as it has to, as listed above; correct it in"
+        " mysite.settings, and deploy again; nothing that serves was changed.",
+    ]
 
 
 def test_requirement_that_does_not_install_shows_pips_error(operator: Operator) -> None:

@@ -333,8 +333,7 @@ def check(
     *local_caches: str,
 ) -> int:
     """
-    Start the site with the cluster's settings, look for state that other web hosts do not see, then
-    collect its static files.
+    Start the site with the cluster's settings, look through it, then collect its static files.
 
     CONFIG/.checked is written last.
     """
@@ -342,23 +341,28 @@ def check(
     if output is not None:
         return fail(
             output,
-            f"{host}: site {site} does not start with {module}, as Django says above; correct it,"
-            f" and deploy again; {UNTOUCHED}",
+            f"{host}: site {site} does not start with {module}, as Django says above{last(output)};"
+            f" correct it, and deploy again; {UNTOUCHED}",
         )
-    if int(hosts) > 1:
-        findings, output = local_state(config, account, local_caches)
-        if output:
-            return fail(
-                output,
-                f"{host}: site {site} cannot be looked through for what it keeps on one web host,"
-                f" as Django says above; correct it, and deploy again; {UNTOUCHED}",
-            )
-        if findings:
-            return fail(
-                findings,
-                f"{host}: site {site} keeps on one web host what all {hosts} must see, as listed"
-                f" above; correct it in {module}, and deploy again; {UNTOUCHED}",
-            )
+    found, output = look_through(config, account, local_caches)
+    if output:
+        return fail(
+            output,
+            f"{host}: site {site} cannot be looked through, as Django says above; correct it, and"
+            f" deploy again; {UNTOUCHED}",
+        )
+    if found["settings"]:
+        return fail(
+            "\n".join(found["settings"]),
+            f"{host}: site {site} would not run as it has to, as listed above; correct it in"
+            f" {module}, and deploy again; {UNTOUCHED}",
+        )
+    if found["local"] and int(hosts) > 1:
+        return fail(
+            "\n".join(found["local"]),
+            f"{host}: site {site} keeps on one web host what all {hosts} must see, as listed"
+            f" above; correct it in {module}, and deploy again; {UNTOUCHED}",
+        )
     if not os.path.exists(release + "/.complete"):
         status = collect(host, site, account, release, config)
         if status:
@@ -378,7 +382,8 @@ def collect(host: str, site: str, account: str, release: str, config: str) -> in
     if output is not None:
         return fail(
             output,
-            f"{host}: site {site}: its static files cannot be collected, as Django says above;"
+            f"{host}: site {site}: its static files cannot be collected, as Django says above"
+            f"{last(output)};"
             " correct the file, or write hashed_static=False in the site if CSS names files that do"
             f" not exist; {UNTOUCHED}",
         )
@@ -393,20 +398,20 @@ def collect(host: str, site: str, account: str, release: str, config: str) -> in
     return 0
 
 
-def local_state(config: str, account: str, local_caches: tuple[str, ...]) -> tuple[str, str]:
-    """Return what `web-state` finds, and what kept it from looking, or ""."""
+def look_through(
+    config: str, account: str, local_caches: tuple[str, ...]
+) -> tuple[dict[str, list[str]], str]:
+    """Return what `web_state` finds, and what kept it from looking, or ""."""
     state = os.path.join(os.path.dirname(os.path.abspath(__file__)), "web-state")
-    program = (
-        f"exec(open({state!r}).read());"
-        f" print(*['\\n%s' % ({FINDING!r} + line) for line in findings({local_caches!r})])"
-    )
+    program = f"exec(open({state!r}).read()); report({FINDING!r}, {local_caches!r})"
     command = [config + "/manage", "shell", "--verbosity=0", "--command=" + program]
     done = execute(command, account)
-    if done.returncode:
-        return "", done.stdout
     # Between what the site's own code prints.
     lines = [line for line in done.stdout.splitlines() if line.startswith(FINDING)]
-    return "\n".join(line[len(FINDING) :].strip() for line in lines), ""
+    if done.returncode or not lines:
+        return {}, done.stdout or "it said nothing"
+    found: dict[str, list[str]] = json.loads(lines[-1].removeprefix(FINDING))
+    return found, ""
 
 
 def no_room(output: str, host: str, site: str, release: str, *others: str) -> int:
@@ -682,6 +687,13 @@ def read(path: str) -> str:
 def mark(path: str) -> None:
     with open(path, "w") as file:
         os.fsync(file.fileno())
+
+
+def last(output: str) -> str:
+    """Return the line that a traceback ends with, in brackets: a summary shows no other one."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    found = lines[-1] if "Traceback" in output else ""
+    return f" ({found[:300]})" if found else ""
 
 
 def fail(output: str, sentence: str) -> int:

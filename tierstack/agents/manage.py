@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
 def _alone(arguments: list[str], environment: dict[str, str]) -> None:
     """Go on as a new program that runs the command without manage.py."""
     command = [sys.executable, "-c", _WITHOUT, *arguments]
-    os.execve(sys.executable, command, environment)  # noqa: S606 -- in this one's place, on purpose
+    os.execve(sys.executable, command, environment)
 
 
 if __name__ == "__main__":
