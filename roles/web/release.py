@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from functools import partial
 
@@ -91,6 +92,8 @@ def _layout(cluster: Cluster, host: Host, site: Site, secrets: Secrets) -> Layou
         module=site.settings.settings,
         hosts=[web.name for web in cluster.tier("web")],
         local_caches=site.settings.local_caches,
+        project=release(cluster, site).project(site),
+        commands=[shlex.split(command) for command in site.settings.build],
         archive=partial(_archive, site),
     )
 

@@ -74,7 +74,8 @@ def _take_an_environment(somebody: Operator) -> None:
 
 def _put_files_at_the_root(somebody: Operator) -> None:
     """Have Apache look up some URLs as files, as in the chapter; the project has two of them."""
-    site = 'document_root="public", file_extensions=["ico", "txt", "gif"],'
+    built = """build=["sh -c 'echo built by $(id -un) >public/built.txt'"],"""
+    site = f'document_root="public", file_extensions=["ico", "txt", "gif"], {built}'
     somebody.edit("domains=", f"{site}\n        domains=", "group_data/all.py")
     public = somebody.home / "example" / "public"
     (public / "about").mkdir(parents=True)
@@ -110,6 +111,8 @@ def assert_root_files(operator: Operator) -> None:
     assert (logo.status, logo.body, logo["content-type"]) == (200, GIF, "image/gif")
     assert logo["server"] == robots["server"] == ask("/")["server"] == "Apache"
     assert robots["cache-control"] == "public, max-age=3600"
+    # What the site's own command has made is a part of the release.
+    assert ask("/built.txt").text == "built by example\n"
     # Files of a release are all equally old: nothing is to be concluded from that.
     assert (robots["etag"], robots["last-modified"]) == ("", "")
     # Apache's own 404, without Django's page: Django is not asked.

@@ -298,6 +298,15 @@ def test_setting_is_refused(home: Home, group: str, text: str, message: str) -> 
             'sites[0].source: is empty; write where your project lies, e.g. "/home/you/shop"',
         ),
         (
+            ("domains=", "build=['npm run \"x'], domains="),
+            "sites[0].build: 'npm run \"x' is no command (No closing quotation); write words as for a"
+            " shell",
+        ),
+        (
+            ("domains=", "build=[' '], domains="),
+            'sites[0].build: holds an empty command; write e.g. "manage.py compilemessages"',
+        ),
+        (
             ("domains=", "requirements='', domains="),
             "sites[0].requirements: is empty; write the file that pip should read,"
             ' e.g. "requirements.txt"',

@@ -126,6 +126,21 @@ def test_settings_that_did_not_take_are_named(operator: Operator) -> None:
     ]
 
 
+def test_build_command_that_fails_stops_before_anything_serves(operator: Operator) -> None:
+    """A command of the site's own: its words, the line that decides, and the old release serves on."""
+    line = 'source="example",'
+    command = 'build=["python manage.py compress --force"],'
+    operator.edit(line, f"{line}\n        {command}", "group_data/all.py")
+    done = operator.deploy()
+    operator.edit(f"\n        {command}", "", "group_data/all.py")
+    assert done.status != 0
+    assert "Unknown command: 'compress'" in done.err
+    assert (
+        "tierstack: web1: site example: its build command 'python manage.py compress --force' fails, as"
+        " it says above; correct it, and deploy again; nothing that serves was changed."
+    ) in done.err
+
+
 def test_requirement_that_does_not_install_shows_pips_error(operator: Operator) -> None:
     """A requirement that pip cannot install is named; the old release serves on."""
     path = operator.home / "example" / "requirements.txt"

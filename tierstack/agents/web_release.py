@@ -5,8 +5,11 @@ Lays out one release of a site, and looks whether the site starts in it. Nothing
     web-release build HOST SITE ACCOUNT RELEASE REQUIREMENTS     source as base64 on standard input,
         after a line of JSON: the packages that it shall have ("packages"), and whose they are ("of")
     web-release check HOST SITE ACCOUNT RELEASE CONFIG MODULE HOSTS [LOCAL_CACHE ...]
+                                                                 build commands as JSON, likewise
 
-HOSTS is how many web hosts there are, a LOCAL_CACHE a cache that each may keep for itself.
+HOSTS is how many web hosts there are, a LOCAL_CACHE a cache that each may keep for itself. A build
+command is one of the site's own, run in the directory of its manage.py: {"project": DIRECTORY,
+"commands": [["npm", "run", "build"], ...]}.
 
 The site's code and its requirements' are run as the site's account, never as root, and what they
 leave behind is copied by root into files of its own: the running site cannot change a release, and
@@ -26,12 +29,13 @@ import json
 import os
 import pwd
 import re
+import shlex
 import shutil
 import stat
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -333,10 +337,21 @@ def check(
     *local_caches: str,
 ) -> int:
     """
-    Start the site with the cluster's settings, look through it, then collect its static files.
+    Run the site's build commands, start it with the cluster's settings, look through it, then
+    collect its static files.
 
     CONFIG/.checked is written last.
     """
+    complete = os.path.exists(release + "/.complete")
+    if not complete:
+        # Build commands may put files of theirs there, too.
+        static = release + "/static"
+        remove(static)
+        os.mkdir(static, 0o755)
+        give(static, account)
+        status = build_commands(host, site, account, release, config, json.loads(sys.stdin.read()))
+        if status:
+            return status
     output = run([config + "/manage", "check"], account)
     if output is not None:
         return fail(
@@ -363,7 +378,7 @@ def check(
             f"{host}: site {site} keeps on one web host what all {hosts} must see, as listed"
             f" above; correct it in {module}, and deploy again; {UNTOUCHED}",
         )
-    if not os.path.exists(release + "/.complete"):
+    if not complete:
         status = collect(host, site, account, release, config)
         if status:
             return status
@@ -372,12 +387,43 @@ def check(
     return 0
 
 
+def build_commands(
+    host: str, site: str, account: str, release: str, config: str, asked: dict[str, Any]
+) -> int:
+    """Run the site's own commands, which may write into its source, one after the other."""
+    src = release + "/src"
+    if not asked["commands"]:
+        return 0
+    give(src, account)
+    # Theirs to write, as programs such as npm want it; the account's own directory is not.
+    environment = {"HOME": pip_cache(account), "PATH": f"{release}/venv/bin:{os.environ['PATH']}"}
+    for words in asked["commands"]:
+        shown = shlex.join(words)
+        if words[:1] == ["python"] and words[1:2] == ["manage.py"]:
+            words = words[1:]
+        if words[0] in ("manage.py", "./manage.py"):
+            words = [config + "/manage", *words[1:]]
+        output = run_in_unit(words, account, asked["project"], environment)
+        if output is not None:
+            return fail(
+                without_passwords(output),
+                f"{host}: site {site}: its build command {shown!r} fails, as it says above"
+                f"{last(output)}; correct it, and deploy again; {UNTOUCHED}",
+            )
+    try:
+        take(src, account)
+    except UnfitError as problem:
+        return fail(
+            "",
+            f"{host}: site {site}: its build commands leave {problem}, which has no place in a"
+            f" release; correct that, and deploy again; {UNTOUCHED}",
+        )
+    return 0
+
+
 def collect(host: str, site: str, account: str, release: str, config: str) -> int:
     """Collect the site's static files into its release."""
     static = release + "/static"
-    remove(static)
-    os.mkdir(static, 0o755)
-    give(static, account)
     output = run([config + "/manage", "collectstatic", "--noinput", "--verbosity=0"], account)
     if output is not None:
         return fail(
@@ -624,7 +670,9 @@ def execute(command: list[str], account: str = "root") -> subprocess.CompletedPr
     return captured(command, environment)
 
 
-def run_in_unit(command: list[str], account: str, directory: str) -> str | None:
+def run_in_unit(
+    command: list[str], account: str, directory: str, more: Mapping[str, str] | None = None
+) -> str | None:
     """
     Run a program as an account, in a unit of its own: with its end all ends that it has started.
 
@@ -634,6 +682,7 @@ def run_in_unit(command: list[str], account: str, directory: str) -> str | None:
     subprocess.run(["systemctl", "stop", UNIT], stderr=subprocess.DEVNULL)
     with open(ENVIRONMENT, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         file.write(environment_file({**os.environ, "LC_ALL": "C.UTF-8"}))
+        file.write(environment_file(more or {}, own=True))
     properties = {
         "User": account,
         "WorkingDirectory": directory,
@@ -653,11 +702,17 @@ def run_in_unit(command: list[str], account: str, directory: str) -> str | None:
     return None if done.returncode == 0 else done.stdout
 
 
-def environment_file(variables: dict[str, str]) -> str:
-    """Return variables as systemd reads them from a file. Source: systemd.exec(5), EnvironmentFile."""
+def environment_file(variables: Mapping[str, str], *, own: bool = False) -> str:
+    """
+    Return variables as systemd reads them from a file. Source: systemd.exec(5), EnvironmentFile.
+
+    Args:
+        variables: their values by name; of a run's own, those of `NOT_PASSED` are left out.
+        own: whether they are meant for what is run, all of them.
+    """
     lines = []
     for name, value in sorted(variables.items()):
-        if "\n" not in value and (name == "LC_ALL" or not NOT_PASSED.fullmatch(name)):
+        if "\n" not in value and (own or name == "LC_ALL" or not NOT_PASSED.fullmatch(name)):
             quoted = re.sub(r'([\\"`$])', r"\\\1", value)
             lines.append(f'{name}="{quoted}"\n')
     return "".join(lines)

@@ -102,6 +102,8 @@ def release_of(site: Site, source: Source) -> Release:
         "project": settings.project,
         "settings": settings.settings,
         "environment": settings.environment,
+        # Left out where there is none, as releases of before have it.
+        **({"build": settings.build} if settings.build else {}),
         "static": [settings.static_url, settings.hashed_static],
     }
     text = json.dumps(parts, sort_keys=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import shlex
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -73,6 +74,13 @@ class SiteSettings(_Settings):
     )
     packages: list[str] = Field(
         default_factory=list, description="Debian packages that the site needs on web hosts."
+    )
+    build: list[str] = Field(
+        default_factory=list,
+        description='Commands that make a release whole, e.g. `["npm ci", "npm run build", "manage.py'
+        " compilemessages\"]`: run on web hosts where `manage.py` lies, as the site's account, without"
+        " a shell, before static files are collected. For what needs these (django-compressor) write"
+        ' `["manage.py collectstatic --noinput", "manage.py compress"]`.',
     )
     extensions: list[str] = Field(
         default_factory=list, description="PostgreSQL extensions to create in its database."
@@ -195,6 +203,20 @@ class SiteSettings(_Settings):
         for package in value:
             if not _DEBIAN_PACKAGE.match(package):
                 raise ValueError(f'"{package}" is not a Debian package name; write e.g. "gdal-bin"')
+        return value
+
+    @field_validator("build")
+    @classmethod
+    def _build(cls, value: list[str]) -> list[str]:
+        for command in value:
+            try:
+                words = shlex.split(command)
+            except ValueError as error:
+                raise ValueError(
+                    f"{command!r} is no command ({error}); write words as for a shell"
+                ) from None
+            if not words:
+                raise ValueError('holds an empty command; write e.g. "manage.py compilemessages"')
         return value
 
     @field_validator("environment")

@@ -72,6 +72,8 @@ class Layout:
         hosts: the web hosts that serve the site: where there are several, state that a host keeps
             for itself is refused, and all get the same packages.
         local_caches: aliases of caches that each host may keep for itself.
+        project: the directory of manage.py.
+        commands: the site's own that are run there before static files are collected, as words.
         archive: returns the source as tar.gz.
     """
 
@@ -85,6 +87,8 @@ class Layout:
     module: str
     hosts: Sequence[str]
     local_caches: Sequence[str]
+    project: str
+    commands: Sequence[Sequence[str]]
     archive: Callable[[], bytes]
 
     def build(self, packages: Packages) -> Foreseen:
@@ -102,7 +106,9 @@ class Layout:
         who = (host.name, self.site, self.account, self.path)
         more = [self.config_path, self.module, str(len(self.hosts)), *self.local_caches]
         command = shlex.join([_PROGRAM, "check", *who, *more])
-        return Foreseen(command, effect=Effect(notes=("checks that the site starts",)))
+        given = json.dumps({"project": self.project, "commands": self.commands})
+        effect = Effect(notes=("checks that the site starts",))
+        return Foreseen(command, effect=effect, _stdin=given)
 
 
 #: Hosts and releases that serve nothing there yet, in this run.
