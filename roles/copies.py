@@ -12,7 +12,7 @@ import pyinfra
 from roles.share import Answers
 from tierstack import hosts
 from tierstack.model import Cluster, Host
-from tierstack.model.media_home import COPY_UNITS
+from tierstack.model.media_home import COPY_UNITS, IDENTITY, NOTES
 from tierstack.operations.config import Absent, Entry, File, Unit, config, template
 from tierstack.operations.media_root import media_root
 from tierstack.secrets import Secrets
@@ -28,18 +28,22 @@ _TIMEOUT_S, _CONNECT_S = 20, 3
 
 _CONF = "/etc/tierstack/rsyncd.conf"
 
+_PASSWORD = "/etc/tierstack/copy_password"  # noqa: S105 -- the file's name
+
+_GUARD = "/usr/local/lib/tierstack/media-noted"
+
 
 def mark_home(cluster: Cluster, host: Host) -> None:
-    """Mark MEDIA_ROOT on the host that has it, so that its disk is known again."""
+    """Note MEDIA_ROOT on the host that has it, so that its disk is known again."""
     if host == cluster.media_home:
-        media_root(name="MEDIA_ROOT is known by its mark", sites=cluster.sites, role="home")
+        media_root(name="MEDIA_ROOT is known again", sites=cluster.sites, role="home")
 
 
 def mark_old_home(cluster: Cluster, host: Host) -> None:
-    """Mark MEDIA_ROOT on the host that it is to leave, unless a move that was cut off has done so."""
+    """Note MEDIA_ROOT on the host that it is to leave, unless a move that was cut off has done so."""
     said = hosts.facts(host.name)["media"]
     unmarked = tuple(site for site in cluster.sites if said[site.name]["mark"] != "leaving")
-    media_root(name="MEDIA_ROOT is known by its mark", sites=unmarked, role="home")
+    media_root(name="MEDIA_ROOT is known again", sites=unmarked, role="home")
 
 
 def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
@@ -71,13 +75,14 @@ def _send(cluster: Cluster, host: Host, secrets: Secrets) -> None:
         stamp="copies",
         entries=[
             *_no_receiver(),
+            _guard(),
             File(
                 "/usr/local/lib/tierstack/media-rsync",
-                template("media/usr/local/lib/tierstack/media-rsync.j2"),
+                template("media/usr/local/lib/tierstack/media-rsync.j2", guard=_GUARD),
                 mode="755",
             ),
             File(
-                "/etc/tierstack/copy_password",
+                _PASSWORD,
                 secrets["share.copy_password"].encode() + b"\n",
                 mode="600",
                 needs="restart",
@@ -90,6 +95,7 @@ def _send(cluster: Cluster, host: Host, secrets: Secrets) -> None:
                     copies=cluster.copies,
                     user=USER,
                     port=cluster.settings.media.copy_port,
+                    password=f"/run/credentials/{SENDER}/copy_password",
                     timeout_s=_TIMEOUT_S,
                     connect_s=_CONNECT_S,
                 ),
@@ -97,7 +103,15 @@ def _send(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             ),
             File(
                 f"/etc/systemd/system/{SENDER}",
-                template(f"media/etc/systemd/system/{SENDER}.j2", sites=cluster.known_sites),
+                template(
+                    f"media/etc/systemd/system/{SENDER}.j2",
+                    sites=cluster.known_sites,
+                    # Nobody else's: root would follow links that the site puts in its way. Several
+                    # sites need a service each.
+                    account=cluster.sites[0].account,
+                    guard=_GUARD,
+                    password=_PASSWORD,
+                ),
                 needs="restart",
             ),
         ],
@@ -106,7 +120,9 @@ def _send(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     )
 
 
-def receive(cluster: Cluster, host: Host, secrets: Secrets, senders: Sequence[Host]) -> None:
+def receive(
+    cluster: Cluster, host: Host, secrets: Secrets, senders: Sequence[Host], part: str = "copy"
+) -> None:
     """
     Let other hosts, and nobody else, bring a copy of MEDIA_ROOT.
 
@@ -115,13 +131,16 @@ def receive(cluster: Cluster, host: Host, secrets: Secrets, senders: Sequence[Ho
         host: the host that keeps it.
         secrets: those of the cluster.
         senders: who may bring it.
+        part: "copy"; or "home": what it has stays, and others bring what it lacks.
     """
-    media_root(name="MEDIA_ROOT is a copy", sites=cluster.sites, role="copy")
+    if part == "copy":
+        media_root(name="MEDIA_ROOT is a copy", sites=cluster.sites, role="copy")
     config(
         name="A copy of MEDIA_ROOT is kept",
         stamp="copies",
         entries=[
             *_no_sender(),
+            _guard(),
             # Not with the account's other files: rsync's server reads it as root.
             File(
                 "/etc/tierstack/copy_secrets",
@@ -137,6 +156,9 @@ def receive(cluster: Cluster, host: Host, secrets: Secrets, senders: Sequence[Ho
                     port=cluster.settings.media.copy_port,
                     senders=[sender.address for sender in senders],
                     user=USER,
+                    guard=_GUARD,
+                    part=part,
+                    refused="delete" if part == "home" else "",
                 ),
                 needs="restart",
             ),
@@ -165,8 +187,13 @@ def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
     return check
 
 
+def _guard() -> File:
+    """Return the program that says whether MEDIA_ROOT is there, in its part."""
+    return File(_GUARD, template(f"media{_GUARD}.j2", notes=NOTES, identity=IDENTITY), mode="755")
+
+
 def _no_sender() -> list[Entry]:
-    return [*_no_unit(SENDER), Absent("/etc/tierstack/copy_password", needs="restart")]
+    return [*_no_unit(SENDER), Absent(_PASSWORD, needs="restart")]
 
 
 def _no_receiver() -> list[Entry]:

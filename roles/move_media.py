@@ -38,7 +38,7 @@ def cluster_afterwards() -> Cluster:
     if missing:
         raise PyinfraError(f"{missing[0]} has no part in this run; run it without --limit")
 
-    def decide(cluster: Cluster, found: Mapping[str, MediaRoot], path: str) -> str:
+    def decide(cluster: Cluster, found: Mapping[str, MediaRoot], path: str, _: str) -> str:
         _sources[path] = decide_source(cluster, found, path, to)
         return str(to)
 
@@ -68,7 +68,8 @@ def prepare(cluster: Cluster, host: Host, secrets: Secrets) -> None:
         copies.mark_old_home(cluster, host)
     if host == cluster.media_home != old:
         others = [node for node in cluster.tier("media") if node not in (host, old)]
-        copies.receive(cluster, host, secrets, [old, *others])
+        senders = [old] if _merges(cluster) else [old, *others]
+        copies.receive(cluster, host, secrets, senders, part="home" if _merges(cluster) else "copy")
     if cluster.mounts_share(host) and not _mounts(host):
         share.prepare_mount(cluster, host, secrets)
     if host == cluster.exporter:
@@ -102,8 +103,9 @@ def way(cluster: Cluster, secrets: Secrets) -> Way:
                 share.MOUNT_STAMP,
             )
             for host in cluster.hosts
-            if cluster.mounts_share(host)
+            if cluster.mounts_share(host) and (not _merges(cluster) or host.name in late(cluster))
         },
+        merges=_merges(cluster),
         keeps=old in cluster.copies,
         leaves=[
             host.name
@@ -135,6 +137,14 @@ def late(cluster: Cluster) -> list[str]:
             hosts.facts(host.name)["media"][site.name]["source"] != home for site in cluster.sites
         )
     ]
+
+
+def _merges(cluster: Cluster) -> bool:
+    """Return whether the new home has had uploads, too, when the run began."""
+    said = hosts.facts(cluster.media_home.name)["media"]
+    return source(cluster) != cluster.media_home and any(
+        said[site.name]["mark"] == "home" for site in cluster.sites
+    )
 
 
 def _holds(cluster: Cluster, host: Host) -> bool:

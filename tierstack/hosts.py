@@ -37,7 +37,7 @@ _ANSWER_S = 60
 Packages = Callable[[Cluster, Host, bool], Sequence[str]]
 
 #: Decides where MEDIA_ROOT of a site lies: as `decide_home`.
-DecideHome = Callable[[Cluster, Mapping[str, MediaRoot], str], str]
+DecideHome = Callable[[Cluster, Mapping[str, MediaRoot], str, str], str]
 
 _Asked = ParamSpec("_Asked")
 _Answer = TypeVar("_Answer")
@@ -140,12 +140,15 @@ def surveyed_cluster(
     surveyed = declared.with_memory(
         {name: _planned_mb(found) for name, found in _facts.items() if "memory_mb" in found}
     )
-    start_empty = str(hosts[0].data.get("start_empty") or "") if hosts else ""
+    start_empty, media_home = (
+        str(hosts[0].data.get(name) or "") if hosts else ""
+        for name in ("start_empty", "media_home")
+    )
     shut = hosts[0].data.get("shut") == "yes" if hosts and packages else None
     mistakes = judge(declared, answers, start_empty, shut)
     # What an unsupported host says of its disks would not mean much.
     if not mistakes:
-        surveyed, lost = _with_media_home(surveyed, home)
+        surveyed, lost = _with_media_home(surveyed, home, media_home)
         mistakes += lost
         # Before any is made: a file that is missing must not become a new one.
         if with_secrets and hosts[0].data.get("new_secrets") != "yes":
@@ -182,13 +185,15 @@ def _planned_mb(said: Mapping[str, Any]) -> int:
     return planned_memory_mb(has, said.get("note", {}).get("memory_mb", deployed))
 
 
-def _with_media_home(cluster: Cluster, decide: DecideHome) -> tuple[Cluster, list[Mistake]]:
+def _with_media_home(
+    cluster: Cluster, decide: DecideHome, chosen: str
+) -> tuple[Cluster, list[Mistake]]:
     """Return the cluster with MEDIA_ROOT where the hosts say that it lies, or why it cannot be told."""
     homes: dict[str, str] = {}
     for site in cluster.sites:
         held = {name: MediaRoot(**said["media"][site.name]) for name, said in _facts.items()}
         try:
-            homes[site.name] = decide(cluster, held, site.media_root)
+            homes[site.name] = decide(cluster, held, site.media_root, chosen)
         except MediaHomeError as error:
             return cluster, [Mistake(f"media of {site.name}", str(error))]
     if len(set(homes.values())) > 1:

@@ -26,14 +26,18 @@ def _cluster(home: Home, hosts: str = _TWO, more: str = "") -> Cluster:
     return home.load()
 
 
-def _decided(cluster: Cluster, found: dict[str, MediaRoot], *, limited: bool = False) -> str:
+def _decided(
+    cluster: Cluster, found: dict[str, MediaRoot], *, limited: bool = False, chosen: str = ""
+) -> str:
     every = found if limited else {host.name: NOTHING for host in cluster.hosts} | found
-    return decide_home(cluster, every, PATH)
+    return decide_home(cluster, every, PATH, chosen)
 
 
-def _refused(cluster: Cluster, found: dict[str, MediaRoot], *, limited: bool = False) -> str:
+def _refused(
+    cluster: Cluster, found: dict[str, MediaRoot], *, limited: bool = False, chosen: str = ""
+) -> str:
     with pytest.raises(MediaHomeError) as caught:
-        _decided(cluster, found, limited=limited)
+        _decided(cluster, found, limited=limited, chosen=chosen)
     return str(caught.value).replace(str(cluster.inventory), "prod.py")
 
 
@@ -125,27 +129,58 @@ def test_home_that_is_not_there_is_put_back(home: Home) -> None:
     cluster = _cluster(home)
     assert _refused(cluster, {"web1": _mounts("10.0.0.49")}) == (
         f"MEDIA_ROOT {PATH} lies on 10.0.0.49, which is no host of this inventory; nothing was changed."
-        " Put its line back, and to have it elsewhere, move it first (docs/moving.md)"
+        " Put its line back, and to have it elsewhere, move it first (docs/moving.md); or, if it is lost"
+        f" for good, put what you have of it into {PATH} on media1, and add --data media_home=media1 to"
+        " the deploy"
     )
-    lost = f"mv {PATH}/.tierstack-copy {PATH}/.tierstack-home; then deploy again"
     assert _refused(cluster, {"web1": _mounts("10.0.0.49"), "media1": COPY, "media2": COPY}) == (
         f"MEDIA_ROOT {PATH} lies on 10.0.0.49, which is no host of this inventory; nothing was changed."
         " Put its line back, and to have it elsewhere, move it first (docs/moving.md); or, if it is lost"
-        f" for good, type on the one of media1 and media2 with the newest files: {lost}"
+        " for good, add --data media_home=HOST to the deploy, with the one of media1 and media2 that has"
+        " the newest files"
     )
     assert _refused(cluster, {"media2": COPY}) == (
         f"media2 keeps a copy of MEDIA_ROOT {PATH}, and the host that it was copied from is not in this"
-        " inventory; nothing was changed. Put its line back; or, if it is lost for good, type on"
-        f" media2: {lost}"
+        " inventory; nothing was changed. Put its line back; or, if it is lost for good, add"
+        " --data media_home=media2 to the deploy"
     )
 
 
-def test_two_homes_are_touched_by_nobody(home: Home) -> None:
-    """Which one counts is for people to say."""
-    assert _refused(_cluster(home), {"media1": HOME, "media2": HOME}) == (
-        f"media1 and media2 both say that they have MEDIA_ROOT {PATH}; nothing was changed. Find out"
-        f" which one has the uploads that you keep; on the other type: mv {PATH} {PATH}.old; then"
-        " deploy again"
+def test_two_homes_are_brought_together_by_the_task(home: Home) -> None:
+    """Which one shall have all is for people to say; it gets what the other has besides."""
+    cluster = _cluster(home)
+    found = {"media1": HOME, "media2": HOME}
+    assert _refused(cluster, found) == (
+        f"media1 and media2 both say that they have MEDIA_ROOT {PATH}; nothing was changed. Type: pyinfra"
+        " prod.py tasks/move_media.py --data to=HOST, with the one that shall have it: it gets what only"
+        " the other has, keeps its own where both have a file of one name, and each such file that"
+        " differs is named; then deploy again"
+    )
+    assert decide_source(cluster, found, PATH, "media2") == "media1"
+    with pytest.raises(MediaHomeError, match="both say that they have"):
+        decide_source(cluster, found, PATH, "web1")
+    assert _refused(cluster, found, chosen="media2") == _refused(cluster, found)
+
+
+def test_somebody_says_where_it_lies(home: Home) -> None:
+    """Where it cannot be told; what is known to be there already is not left behind."""
+    cluster = _cluster(home)
+    lost = {"web1": _mounts("10.0.0.49"), "media1": COPY, "media2": COPY}
+    assert _decided(cluster, lost, chosen="media2") == "media2"
+    replaced = {"media1": MediaRoot(noted=True), "media2": COPY, "web1": _mounts("10.0.0.41")}
+    assert _decided(cluster, replaced, chosen="media1") == "media1"
+    assert _decided(cluster, {"media1": HOME}, chosen="media1") == "media1"
+    assert _refused(cluster, {"media1": HOME, "media2": COPY}, chosen="media2") == (
+        f"MEDIA_ROOT {PATH} lies on media1, and nothing is missing there; nothing was changed. To have it"
+        " on media2, type: pyinfra prod.py tasks/move_media.py --data to=media2; then deploy again"
+    )
+    assert _refused(cluster, {}, chosen="web1") == (
+        f'"web1" cannot have MEDIA_ROOT {PATH}; nothing was changed. Write --data media_home=HOST with'
+        " one of media1, media2"
+    )
+    assert _refused(cluster, {"media2": COPY}, limited=True, chosen="media2") == (
+        f"media1 may have MEDIA_ROOT {PATH}, and has no part in this run; nothing was changed. Run it"
+        " without --limit"
     )
 
 
@@ -153,9 +188,8 @@ def test_disk_that_is_not_there_is_mounted_first(home: Home) -> None:
     """An empty directory where the data was is an unmounted disk until somebody says otherwise."""
     found = {"media1": MediaRoot(noted=True), "media2": COPY, "web1": _mounts("10.0.0.41")}
     assert _refused(_cluster(home), found) == (
-        f"MEDIA_ROOT {PATH} lies on media1, and its mark .tierstack-home is not there; nothing was"
-        " changed. Mount its disk; or, if nothing is missing there, type on it:"
-        f" touch {PATH}/.tierstack-home; then deploy again"
+        f"MEDIA_ROOT {PATH} lies on media1, and another directory is there now; nothing was changed."
+        " Mount its disk; or, if nothing is missing there, add --data media_home=media1 to the deploy"
     )
 
 
@@ -165,12 +199,12 @@ def test_what_cannot_be_told_is_asked(home: Home) -> None:
     mounts = {"web1": _mounts("10.0.0.41"), "web2": _mounts("10.0.0.42")}
     assert _refused(cluster, mounts) == (
         f"MEDIA_ROOT {PATH} is mounted from 10.0.0.41 and 10.0.0.42 by different hosts; nothing was"
-        " changed. Find out which one has the uploads that you keep, and type on it:"
-        f" touch {PATH}/.tierstack-home; then deploy again"
+        " changed. Find out which one has the uploads that you keep, and add --data media_home=HOST to"
+        " the deploy"
     )
     assert _refused(cluster, {"web1": FILES, "media2": FILES}) == (
         f"web1 and media2 each hold files in {PATH}; nothing was changed. Find out which ones you keep,"
-        f" and type on that host: touch {PATH}/.tierstack-home; then deploy again"
+        " and add --data media_home=HOST to the deploy"
     )
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tierstack.model.cluster import Cluster
+from tierstack.model.cluster import Cluster, Site
 from tierstack.model.errors import TierstackError
 from tierstack.model.plan import listed
 from tierstack.model.shell import quoted
 
-#: The file of that name lies with the data: which of them says what the data is.
-MARKS = {"home": ".tierstack-home", "copy": ".tierstack-copy", "leaving": ".tierstack-leaving"}
+#: A file for each site: what its MEDIA_ROOT is on that host, and which directory that was.
+NOTES = "/var/lib/tierstack/uploads"
 
 #: What sends copies on the home, and what takes one.
 COPY_UNITS = {"home": "tierstack-copies", "copy": "tierstack-copy"}
+
+
+#: Birth and inode of a directory, as `stat -c '%.9W %i'` says them, to what is noted of it: the birth, or
+#: the inode where the file system knows no birth.
+IDENTITY = "sed 's/^[0.]* //; s/ .*//'"
 
 
 class MediaHomeError(TierstackError, ValueError):
@@ -27,22 +32,31 @@ class MediaRoot:
     What a host holds of a site's MEDIA_ROOT, and where it looks for it; a mount was asked nothing.
 
     Args:
-        mark: what its own disk's is marked as: "home", "copy", "leaving" (a move was cut off), or "".
-        files: whether its own disk holds files there, beside a mark.
+        mark: what the directory on its own disk is noted as: "home", "copy", "leaving" (a move was cut
+            off), or "", also if another one is there now.
+        files: whether its own disk holds files there.
         noted: it has been the home before, whatever is there now.
         source: address of the host that it mounts MEDIA_ROOT from; "" if it does not.
+        old: an earlier version has marked it, in MEDIA_ROOT.
     """
 
     mark: str = ""
     files: bool = False
     noted: bool = False
     source: str = ""
+    old: bool = False
 
 
 _Found = Mapping[str, MediaRoot]
 
 
-def decide_home(cluster: Cluster, found: _Found, path: str) -> str:
+def is_noted(site: Site, *roles: str) -> str:
+    """Return a shell command that succeeds where a site's MEDIA_ROOT is there, as one of these."""
+    directory = f"$(stat -L -c '%.9W %i' {site.media_root} | {IDENTITY})"
+    return f'grep -qxE "({"|".join(roles)}) {directory}" {NOTES}/{site.name}'
+
+
+def decide_home(cluster: Cluster, found: _Found, path: str, chosen: str = "") -> str:
     """
     Return the name of the host that MEDIA_ROOT lies on, or that gets it on an empty cluster.
 
@@ -50,6 +64,7 @@ def decide_home(cluster: Cluster, found: _Found, path: str) -> str:
         cluster: the inventory.
         found: what each host holds that was asked, by host name.
         path: MEDIA_ROOT.
+        chosen: the host that has the uploads that count, in the user's words; "" if they say nothing.
 
     Raises:
         MediaHomeError: it cannot be told, or the inventory has no place for it there; with the way out.
@@ -57,6 +72,8 @@ def decide_home(cluster: Cluster, found: _Found, path: str) -> str:
     Source: design, "Data is sacred": the first line only decides on an empty cluster.
     """
     _refuse_cut_off(cluster, found)
+    if chosen:
+        return _chosen(cluster, found, path, chosen)
     name = _known_home(cluster, found, path)
     if name is None:
         return _first(cluster, found, path)
@@ -74,6 +91,8 @@ def decide_source(cluster: Cluster, found: _Found, path: str, target: str) -> st
     """
     Return the name of the host that a move takes MEDIA_ROOT from; `target` itself if it is there already.
 
+    Where two homes have gone apart, `target` keeps what it has, and gets what the other one has besides.
+
     Args:
         cluster: the inventory.
         found: what each host holds, by host name.
@@ -87,8 +106,10 @@ def decide_source(cluster: Cluster, found: _Found, path: str, target: str) -> st
     homes = [name for name, held in found.items() if held.mark == "home"]
     if leaving and not homes:
         if len(leaving) > 1:
-            raise MediaHomeError(_several(leaving, path))
+            raise MediaHomeError(_several(cluster, leaving, path))
         return leaving[0]
+    if target in homes and len(homes) > 1:
+        return next(name for name in homes if name != target)
     name = _known_home(cluster, found, path)
     return _first(cluster, found, path) if name is None else name
 
@@ -97,7 +118,7 @@ def _known_home(cluster: Cluster, found: _Found, path: str) -> str | None:
     """Return the host that has MEDIA_ROOT, by marks, by mounts, by files; None on an empty cluster."""
     homes = [name for name, held in found.items() if held.mark == "home"]
     if len(homes) > 1:
-        raise MediaHomeError(_several(homes, path))
+        raise MediaHomeError(_several(cluster, homes, path))
     if homes:
         return homes[0]
     copies = [name for name, held in found.items() if held.mark == "copy"]
@@ -106,13 +127,12 @@ def _known_home(cluster: Cluster, found: _Found, path: str) -> str | None:
     if len(sources) > 1:
         raise MediaHomeError(
             f"MEDIA_ROOT {path} is mounted from {listed(sources)} by different hosts; nothing was changed."
-            f" Find out which one has the uploads that you keep, and type on it:"
-            f" touch {path}/{MARKS['home']}; then deploy again"
+            f" Find out which one has the uploads that you keep, and add {_choose('HOST')} to the deploy"
         )
     if sources:
         names = [host.name for host in cluster.hosts if host.address == sources[0]]
         if not names:
-            raise MediaHomeError(_gone(sources[0], copies, path))
+            raise MediaHomeError(_gone(cluster, sources[0], copies, path))
         return names[0]
     # Files of before there were marks; on a host that may not have them they would be out of sight.
     holders = [name for name, held in found.items() if held.files and not held.mark]
@@ -122,7 +142,7 @@ def _known_home(cluster: Cluster, found: _Found, path: str) -> str | None:
     if len(holders) > 1:
         raise MediaHomeError(
             f"{listed(holders)} each hold files in {path}; nothing was changed. Find out which ones you"
-            f" keep, and type on that host: touch {path}/{MARKS['home']}; then deploy again"
+            f" keep, and add {_choose('HOST')} to the deploy"
         )
     if holders:
         return holders[0]
@@ -130,9 +150,33 @@ def _known_home(cluster: Cluster, found: _Found, path: str) -> str | None:
         raise MediaHomeError(
             f"{listed(copies)} {'keeps a copy' if len(copies) == 1 else 'keep copies'} of MEDIA_ROOT {path},"
             " and the host that it was copied from is not in this inventory; nothing was changed. Put its"
-            f" line back; {_lost(copies, path)}"
+            f" line back; {_lost(cluster, copies, path)}"
         )
     return None
+
+
+def _chosen(cluster: Cluster, found: _Found, path: str, name: str) -> str:
+    """Return the host that somebody says has the uploads, unless another one is known to have them."""
+    names = [host.name for host in cluster.home_candidates]
+    if name not in names:
+        raise MediaHomeError(
+            f'"{name}" cannot have MEDIA_ROOT {path}; nothing was changed. Write'
+            f" {_choose('HOST')} with one of {', '.join(names)}"
+        )
+    if missing := [other for other in names if other not in found]:
+        raise MediaHomeError(
+            f"{missing[0]} may have MEDIA_ROOT {path}, and has no part in this run; nothing was changed."
+            f" Run it without --limit"
+        )
+    homes = [other for other, held in found.items() if held.mark == "home"]
+    if len(homes) > 1:
+        raise MediaHomeError(_several(cluster, homes, path))
+    if homes and homes != [name]:
+        raise MediaHomeError(
+            f"MEDIA_ROOT {path} lies on {homes[0]}, and nothing is missing there; nothing was changed. To"
+            f" have it on {name}, type: {_move(cluster, name)}; then deploy again"
+        )
+    return name
 
 
 def _first(cluster: Cluster, found: _Found, path: str) -> str:
@@ -161,35 +205,46 @@ def _refuse_cut_off(cluster: Cluster, found: _Found) -> None:
 def _refuse_missing(noted: Sequence[str], path: str) -> None:
     if noted:
         raise MediaHomeError(
-            f"MEDIA_ROOT {path} lies on {listed(noted)}, and its mark {MARKS['home']} is not there; nothing"
-            " was changed. Mount its disk; or, if nothing is missing there, type on it:"
-            f" touch {path}/{MARKS['home']}; then deploy again"
+            f"MEDIA_ROOT {path} lies on {listed(noted)}, and another directory is there now; nothing was"
+            " changed. Mount its disk; or, if nothing is missing there, add"
+            f" {_choose(noted[0] if len(noted) == 1 else 'HOST')} to the deploy"
         )
 
 
-def _several(names: Sequence[str], path: str) -> str:
+def _several(cluster: Cluster, names: Sequence[str], path: str) -> str:
     return (
         f"{listed(names)} {'both' if len(names) == 2 else 'all'} say that they have MEDIA_ROOT {path};"
-        " nothing was changed. Find out which one has the uploads that you keep; on"
-        f" {'the other' if len(names) == 2 else 'each other one'} type: mv {path} {path}.old;"
-        " then deploy again"
+        f" nothing was changed. Type: {_move(cluster, 'HOST')}, with the one that shall have it: it gets"
+        " what only the other has, keeps its own where both have a file of one name, and each such file"
+        " that differs is named; then deploy again"
     )
 
 
-def _gone(address: str, copies: Sequence[str], path: str) -> str:
+def _gone(cluster: Cluster, address: str, copies: Sequence[str], path: str) -> str:
     return (
         f"MEDIA_ROOT {path} lies on {address}, which is no host of this inventory; nothing was changed."
-        " Put its line back, and to have it elsewhere, move it first (docs/moving.md)"
-        f"{'; ' + _lost(copies, path) if copies else ''}"
+        " Put its line back, and to have it elsewhere, move it first (docs/moving.md);"
+        f" {_lost(cluster, copies, path)}"
     )
 
 
-def _lost(copies: Sequence[str], path: str) -> str:
-    one = copies[0] if len(copies) == 1 else f"the one of {listed(copies)} with the newest files"
+def _lost(cluster: Cluster, copies: Sequence[str], path: str) -> str:
+    if not copies:
+        first = cluster.home_candidates[0].name
+        return (
+            f"or, if it is lost for good, put what you have of it into {path} on {first}, and add"
+            f" {_choose(first)} to the deploy"
+        )
+    if len(copies) == 1:
+        return f"or, if it is lost for good, add {_choose(copies[0])} to the deploy"
     return (
-        f"or, if it is lost for good, type on {one}:"
-        f" mv {path}/{MARKS['copy']} {path}/{MARKS['home']}; then deploy again"
+        f"or, if it is lost for good, add {_choose('HOST')} to the deploy, with the one of"
+        f" {listed(copies)} that has the newest files"
     )
+
+
+def _choose(name: str) -> str:
+    return f"--data media_home={name}"
 
 
 def _tier(cluster: Cluster) -> str:

@@ -27,7 +27,7 @@ def main(request):
         found["database_hosts"] = sorted(set().union(*map(database_hosts, request["sites"])))
     if {"web", "media", "storage"} & set(request["tiers"]):
         found["mounts"] = {site: mounted("/srv/%s/media" % site) for site in request["sites"]}
-        found["marks"] = {site: mark("/srv/%s/media" % site) for site in request["sites"]}
+        found["marks"] = {site: mark(site, "/srv/%s/media" % site) for site in request["sites"]}
     if "storage" in request["tiers"]:
         found["share"] = answers(request["address"], request["share_port"])
     if "media" in request["tiers"]:
@@ -117,15 +117,21 @@ def mounted(path):
     return good and said in ("fuseblk", "fuse", "nfs", "nfs4")
 
 
-def mark(path):
-    """Return what MEDIA_ROOT is marked as on this host's own disk, or ""; a mount is asked nothing."""
+def mark(site, path):
+    """Return what MEDIA_ROOT is noted as on this host's own disk, or ""; a mount is asked nothing."""
     with open("/proc/self/mountinfo") as file:
         mounts = [line.split() for line in file]
     kinds = [line[line.index("-") + 1] for line in mounts if line[4] == path]
     if kinds and kinds[-1].startswith(("fuse", "nfs")):
         return ""
-    marks = [kind for kind in ("home", "copy") if os.path.exists(path + "/.tierstack-" + kind)]
-    return marks[0] if marks else ""
+    try:
+        with open("/var/lib/tierstack/uploads/" + site) as file:
+            role, was = file.read().split()
+    except (OSError, ValueError):
+        return ""
+    # Another directory has that path while its disk is not mounted.
+    birth, _, inode = run("stat", "-L", "-c", "%.9W %i", path)[1].partition(" ")
+    return role if was == (birth if birth.strip("0.") else inode) else ""
 
 
 def answers(address, port):

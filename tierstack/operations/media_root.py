@@ -1,7 +1,7 @@
-"""MEDIA_ROOT on a host's own disk, marked as the one that counts or as a copy of it.
+"""MEDIA_ROOT on a host's own disk, noted as the one that counts or as a copy of it.
 
-Reason: a mark that lies with the data is the only proof that an empty directory is not an unmounted
-disk, and that what replication deletes is a copy.
+Reason: without a note of which directory it was, an empty one may be an unmounted disk, and nothing
+says that what replication deletes is a copy. The note is root's: in MEDIA_ROOT the site could change it.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ MEDIA_AGENT = "media_agent.py"
 @operation()
 def media_root(sites: Sequence[Site], role: str) -> Generator[PyinfraCommand, None, None]:
     """
-    Have MEDIA_ROOT of each site there, with its mark.
+    Have MEDIA_ROOT of each site there, and noted as what it is.
 
     Args:
         sites: the sites.
         role: "home"; or "copy": then what is not marked as one is moved aside, never deleted.
     """
     said = facts(host.name)["media"]
-    wrong = [site for site in sites if said[site.name]["mark"] != role]
+    wrong = [site for site in sites if said[site.name]["mark"] != role or said[site.name]["old"]]
     if not wrong:
         return
-    notes = [f"marks {site.media_root} as the {role}" for site in wrong]
+    notes = [f"notes {site.media_root} as the {role}" for site in wrong]
     notes += [
         f"moves what lies in {site.media_root} aside, to {site.media_root}.aside-…"
         for site in wrong
-        if role == "copy" and said[site.name]["files"]
+        if role == "copy" and said[site.name]["mark"] != role and said[site.name]["files"]
     ]
     yield run(MEDIA_AGENT, mark_request(wrong, role), Effect(notes=tuple(notes)))
 
 
 def mark_request(sites: Sequence[Site], role: str, *, proved: bool = False) -> dict[str, Any]:
     """
-    Return what `media_agent.py` is asked to mark MEDIA_ROOT of these sites.
+    Return what `media_agent.py` is asked to note MEDIA_ROOT of these sites.
 
     Args:
         sites: the sites.
-        role: "home", "copy" or "leaving".
+        role: "home", "copy" or "leaving"; or "none", and what lies under a mount is moved aside.
         proved: whether what lies there was compared with the home's.
     """
     return {

@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any
 
 from pyinfra import logger
@@ -20,7 +19,8 @@ from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.operation import operation
 
 from tierstack.model import Cluster, Host, Site
-from tierstack.operations.media_root import MEDIA_AGENT, mark_request, now
+from tierstack.model.media_home import is_noted
+from tierstack.operations.media_root import MEDIA_AGENT, mark_request
 from tierstack.operations.pause import paused
 from tierstack.operations.remote import HostError, at_once, tell, tell_program
 
@@ -55,6 +55,7 @@ class Way:
         unmount: shell command by which one of these does without.
         remount: shell command that takes this back.
         mounts: by host name, what `agent.py` is asked to have it mount from the target.
+        merges: whether the target has had uploads of its own, and keeps them.
         keeps: whether the source keeps its files as a copy of the target's.
         leaves: names of the hosts whose files have no part in it any more: the source's, or copies.
     """
@@ -69,6 +70,7 @@ class Way:
     unmount: str
     remount: str
     mounts: Mapping[str, dict[str, Any]] = field(repr=False)
+    merges: bool
     keeps: bool
     leaves: Sequence[str]
 
@@ -105,7 +107,8 @@ def moved(cluster: Cluster, way: Way) -> Generator[PyinfraCommand, None, None]:
         cluster: the cluster as it is afterwards.
         way: how it goes.
     """
-    yield _Act(lambda: _move(cluster, way), f"moves MEDIA_ROOT from {way.source.name}")
+    act = _merge if way.merges else _move
+    yield _Act(lambda: act(cluster, way), f"moves MEDIA_ROOT from {way.source.name}")
 
 
 @operation()
@@ -150,6 +153,38 @@ def _move(cluster: Cluster, way: Way) -> None:
         _leave(cluster, name)
 
 
+def _merge(cluster: Cluster, way: Way) -> None:
+    """
+    Bring what only the source has to a target that has had uploads of its own, and name what differs.
+
+    Nothing that the target has changes, and what differs stays on the source, aside.
+    """
+    # Whoever writes on the source fails until it writes on the target: nothing comes to it any more.
+    if way.shut:
+        tell(way.source.name, way.shut)
+    _mount(way, list(way.mounts))
+    differing = []
+    for site in cluster.sites:
+        said = _rsync(
+            way, site, "--dry-run", "--checksum", "--existing", "--itemize-changes", delete=False
+        )
+        # Source: rsync(1), "--itemize-changes": files and links whose contents are others.
+        lines = [line for line in said.splitlines() if line[:2] in ("<f", "cL")]
+        differing += [f"{site.media_root}/{line.partition(' ')[2]}" for line in lines]
+        _rsync(way, site, "--ignore-existing", delete=False)
+    for path in differing:
+        logger.warning(
+            f"{path} differs: the one of {way.target.name} is served, that of {way.source.name} is kept"
+            " aside there"
+        )
+    if way.keeps:
+        said = _mark(cluster, way.source, "copy", proved=not differing)
+        if said.strip():
+            logger.warning(f"{way.source.name}: {said.strip()}")
+    for name in way.leaves:
+        _leave(cluster, name)
+
+
 def _finish(cluster: Cluster, way: Way, names: Sequence[str]) -> None:
     _mount(way, names)
     for name in names:
@@ -186,7 +221,7 @@ def _copy_last(way: Way, site: Site) -> None:
         )
 
 
-def _rsync(way: Way, site: Site, *more: str, vanishing: bool = True) -> str:
+def _rsync(way: Way, site: Site, *more: str, vanishing: bool = True, delete: bool = True) -> str:
     """
     Copy a site's files, and return what rsync says.
 
@@ -195,18 +230,22 @@ def _rsync(way: Way, site: Site, *more: str, vanishing: bool = True) -> str:
         site: the site.
         more: further options.
         vanishing: whether files may go while they are read.
+        delete: whether what the source has not goes from the target.
     """
+    # As the site's account: root would follow links that the site puts in its way. What the account
+    # learns by it, the password, lets it write what is its own.
     command = [
-        "rsync", "-rlpts", "--delete", "--modify-window=-1", "--no-motd",
-        "--exclude=/.tierstack-*", "--exclude=.nfs*", "--exclude=.fuse_hidden*",
+        "setpriv", f"--reuid={site.account}", f"--regid={site.account}", "--clear-groups",
+        "rsync", "-rlpts", *(["--delete"] if delete else []), "--modify-window=-1", "--no-motd",
+        "--exclude=.nfs*", "--exclude=.fuse_hidden*",
         "--timeout=600", "--contimeout=5", *more,
         f"{site.media_root}/", f"{way.url}/{site.name}/",
     ]  # fmt: skip
     gone = "; [ $status = 24 ] && status=0" if vanishing else ""
-    # The mark says that its disk is there: an empty one would empty the copy.
+    # Says that its disk is there: an empty one would empty the copy.
+    noted = is_noted(site, "home", "leaving")
     script = (
-        f"ls {site.media_root}/.tierstack-home {site.media_root}/.tierstack-leaving 2>/dev/null"
-        f" | grep -q . || {{ echo '{site.media_root} has no mark; is its disk mounted?' >&2; exit 1; }}\n"
+        f"{noted} || {{ echo '{site.media_root} is not what was noted; is its disk mounted?' >&2; exit 1; }}\n"
         f"read -r RSYNC_PASSWORD; export RSYNC_PASSWORD\n{shlex.join(command)}; status=$?{gone}; exit $status"
     )
     return tell(way.source.name, script, f"{way.password}\n", patience_s=_PATIENCE_S)
@@ -217,7 +256,7 @@ def _shut(cluster: Cluster, way: Way) -> None:
     # First of all: without its server, NFS lets go of a mount only after seconds, while visitors wait.
     at_once(partial(tell, name, _with_undo(way.unmount, way.remount)) for name in way.writers)
     if way.shut:
-        marks = " && ".join(f"test -e {site.media_root}/.tierstack-home" for site in cluster.sites)
+        marks = " && ".join(is_noted(site, "home") for site in cluster.sites)
         tell(way.source.name, _with_undo(way.shut, f"if {marks}; then {way.reopen}; fi"))
 
 
@@ -231,7 +270,7 @@ def _with_undo(command: str, undo: str) -> str:
 
 def _hand_over(cluster: Cluster, way: Way) -> None:
     """
-    Change both marks: the source's first, so that never two hosts take uploads.
+    Change both notes: the source's first, so that never two hosts take uploads.
 
     Between the two nobody has MEDIA_ROOT: the source serves on, and the same task again copies anew.
     """
@@ -243,8 +282,8 @@ def _hand_over(cluster: Cluster, way: Way) -> None:
         raise
 
 
-def _mark(cluster: Cluster, host: Host, role: str, *, proved: bool = False) -> None:
-    tell_program(host.name, MEDIA_AGENT, mark_request(cluster.sites, role, proved=proved))
+def _mark(cluster: Cluster, host: Host, role: str, *, proved: bool = False) -> str:
+    return tell_program(host.name, MEDIA_AGENT, mark_request(cluster.sites, role, proved=proved))
 
 
 def _mount(way: Way, names: Sequence[str]) -> None:
@@ -256,9 +295,7 @@ def _state(cluster: Cluster, way: Way) -> str:
     again = "Type the same again, and the move is finished"
     site = cluster.sites[0]
     try:
-        home = tell(
-            way.source.name, f"test -e {site.media_root}/.tierstack-home && echo yes || echo no"
-        )
+        home = tell(way.source.name, f"{is_noted(site, 'home')} && echo yes || echo no")
         if home.strip() != "yes":
             return f"MEDIA_ROOT is on its way to {way.target.name}. {again}"
         if way.reopen:
@@ -273,26 +310,8 @@ def _state(cluster: Cluster, way: Way) -> str:
 
 def _leave(cluster: Cluster, name: str) -> None:
     """Move what lies on a host under its mounts aside, where it does no harm; it is never deleted."""
-    for site in cluster.sites:
-        root, aside = (PurePosixPath(path) for path in (site.media_root, _aside(site)))
-        # The share covers the files: they are reached beside it. One by one, as nobody can rename what
-        # a mount covers. A disk of its own stays as it is.
-        script = f"""
-if mountpoint -q {root} && ! grep -q ' {root} .* - \\(fuse\\|nfs\\)' /proc/self/mountinfo; then
-    echo {root}; exit
-fi
-under=/run/tierstack/under; mkdir -p $under; mount --bind {root.parent} $under || exit 1
-trap 'umount $under' EXIT
-[ -n "$(find $under/{root.name} -mindepth 1 -print -quit)" ] || exit 0
-mkdir -p $under/{aside.name} || exit 1
-find $under/{root.name} -mindepth 1 -maxdepth 1 -exec mv -t $under/{aside.name} {{}} + && echo {aside}
-"""
-        if where := tell(name, script).strip():
-            logger.warning(
-                f"the files of before still lie on {name} in {where}; once you have seen that all is"
-                f" well, type on it: rm -r {where}"
-            )
-
-
-def _aside(site: Site) -> str:
-    return f"{site.media_root}.aside-{now()}"
+    for where in tell_program(name, MEDIA_AGENT, mark_request(cluster.sites, "none")).splitlines():
+        logger.warning(
+            f"the files of before still lie on {name} in {where}; once you have seen that all is"
+            f" well, type on it: rm -r {where}"
+        )

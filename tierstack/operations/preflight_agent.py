@@ -14,6 +14,7 @@ import re
 import select
 import shutil
 import socket
+import stat
 import struct
 import subprocess
 import sys  # noqa: F401 -- for the line that calls main
@@ -32,6 +33,8 @@ TUNNELS = (
     "ipip", "sit", "ip6tnl", "vti", "vti6", "xfrm",
 )  # fmt: skip
 ANSWERS = (0, errno.ECONNREFUSED)
+#: Two of them are a change of part that was cut off: the stronger one counts.
+OLD_MARKS = ("home", "leaving", "copy")
 APT = [
     "apt-get", "--no-install-recommends",
     "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=",  # Kept in memory.
@@ -61,6 +64,8 @@ def main(request):
         known = {site["name"] for site in found["note"].get("sites", [])} | set(request["media"])
         found["media"] = {site: media(site, "/srv/%s/media" % site) for site in sorted(known)}
         found["links"] = links(request["served"])
+        found["kernel_lacks"] = kernel_lacks(request["modules"], found["container"])
+        found["share_peers"] = peers_of(request["share_port"])
         kind = "container" if found["container"] else "machine"
         found["packages"] = packages(request["packages"][kind])
     found["clock"] = [began, time.time()]
@@ -177,12 +182,17 @@ def media(site, path):
     names = set()
     if not remote and os.path.isdir(path):
         names = set(os.listdir(path)) - {"lost+found"}
-    marks = [name[11:] for name in sorted(names) if name[:11] == ".tierstack-"]
+    # As media_agent.py notes it: the part, and which directory that was.
+    note = read("/var/lib/tierstack/uploads/" + site).split()
+    there = "" if remote else identity(path)
+    old = (
+        [] if note else [mark for mark in OLD_MARKS if old_mark(path, ".tierstack-" + mark, names)]
+    )
     return {
-        # Two of them are a change of part that was cut off: the stronger one counts.
-        "mark": next((mark for mark in ("home", "leaving", "copy") if mark in marks), ""),
-        "files": any(name[:11] != ".tierstack-" for name in names),
-        "noted": os.path.exists("/var/lib/tierstack/media-home-" + site),
+        "mark": note[0] if note[1:] == [there] else "".join(old[:1]),
+        "old": bool(old),
+        "files": bool(names - {".tierstack-" + mark for mark in OLD_MARKS}),
+        "noted": note[:1] == ["home"] or os.path.exists("/var/lib/tierstack/media-home-" + site),
         "source": source.group(1) if source else "",
     }
 
@@ -217,6 +227,20 @@ def links(served):
             found += sorted(inside)[:SHOWN_LINKS]
     targets = {path: os.path.realpath(path) for path in found}
     return {path: target if os.path.exists(target) else "" for path, target in targets.items()}
+
+
+def identity(path):
+    """Return which directory it is, as media_agent.py notes it: by its birth, or its inode's number."""
+    birth, _, inode = "".join(run("stat", "-L", "-c", "%.9W %i", path)).partition(" ")
+    return birth if birth.strip("0.") else inode
+
+
+def old_mark(path, name, names):
+    """Return whether an earlier version has left this mark in MEDIA_ROOT: a file that only root can make."""
+    if name not in names:
+        return False
+    found = os.lstat(os.path.join(path, name))
+    return stat.S_ISREG(found.st_mode) and found.st_uid == 0 and found.st_nlink == 1
 
 
 def accounts(wanted):
@@ -347,6 +371,40 @@ def way_in():
     route = re.search(r"\sdev (\S+)", " ".join(run("ip", "route", "get", peer))) if peer else None
     name = route.group(1) if route else ""
     return {"interface": name, "kind": tunnels().get(name, "")}
+
+
+def kernel_lacks(modules, container):
+    """
+    Return the file systems that the kernel has not, and cannot load.
+
+    Args:
+        modules: by file system, the module that it is in.
+        container: whether the host is one: it loads no modules, whatever it has of them.
+    """
+    has = read("/proc/filesystems").split()
+    return sorted(
+        kind
+        for kind, module in modules.items()
+        if kind not in has and (container or not loads(module))
+    )
+
+
+def loads(module):
+    """Return whether a module is there to be loaded; also where nothing can tell. Source: modprobe(8)."""
+    try:
+        return subprocess.run(["modprobe", "-n", "-q", module], **PIPES).returncode == 0
+    except OSError:
+        return True
+
+
+def peers_of(port):
+    """Return the IPv4 addresses that have a connection to a port of this host."""
+    found = set()
+    for line in read("/proc/net/tcp").splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "01" and int(fields[1].split(":")[1], 16) == port:
+            found.add(address_of(fields[2].split(":")[0]))
+    return sorted(found)
 
 
 def address_of(digits):
