@@ -40,6 +40,10 @@ if "cache" in me.tiers:
     cache.deploy(cluster, me)
 gate(name="The cache tier answers", before="the share", answers=cache.answers(cluster, me))
 
+# What a host has mounted that mounts nothing any more, before it gets files of its own there; it has
+# no visitors, if balancers could be told.
+if everyone:
+    share.leave(cluster, me)
 copies.mark_home(cluster, me)
 if me == cluster.exporter:
     share.export(cluster, me, secrets, everyone=everyone)

@@ -19,6 +19,7 @@ from pyinfra.api.facts import FactBase
 from tierstack import hosts
 from tierstack.model import Cluster, Host, Site
 from tierstack.operations.config import Absent, Directory, Entry, File, Link, Unit, config, template
+from tierstack.operations.retired import sessions_ended
 from tierstack.secrets import Secrets, ssh_public_key
 
 #: `softerr`: an operation fails instead of waiting for ever; `timeo` is in tenths of a second.
@@ -36,6 +37,13 @@ _SERVER = "/etc/tierstack/share_server"
 
 #: Takes an NFS mount away whose server is silent.
 _WATCH = "/usr/local/lib/tierstack/share-watch"
+
+#: What sshfs connects with.
+_KEY, _KNOWN, _SSH_CONFIG = _SSHFS_CLIENT = (
+    "/etc/tierstack/share_client_key",
+    "/etc/tierstack/share_known_hosts",
+    "/etc/tierstack/share_ssh_config",
+)
 
 #: NFSv4 needs no port mapper and no lock daemon; Debian's packages start both at boot.
 _UNUSED_BY_NFS4 = ("rpcbind.service", "rpcbind.socket", "rpc-statd.service")
@@ -163,7 +171,16 @@ def _reload_sshfs_export(cluster: Cluster) -> str:
 
 
 def close(cluster: Cluster, host: Host) -> None:
-    """Take back, at the end of a good run, what a host exported that does not any more."""
+    """Take back, at the end of a good run, what a host exported that does not any more, and to whom."""
+    if host == cluster.exporter and cluster.settings.media.share == "sshfs":
+        # sshd asks for the address at the log-in alone. NFS asks with each request.
+        peers = set(hosts.facts(host.name)["share_peers"]) - _clients(cluster).keys()
+        if peers:
+            sessions_ended(
+                name="Nobody else has MEDIA_ROOT mounted",
+                peers=sorted(peers),
+                port=cluster.settings.media.share_port,
+            )
     if host != cluster.exporter and "share-export" in hosts.facts(host.name)["stamps"]:
         config(
             name="MEDIA_ROOT is exported by another host alone",
@@ -171,6 +188,22 @@ def close(cluster: Cluster, host: Host) -> None:
             entries=[Absent(_EXPORTS), *_gone(_SSHFS_EXPORT)],
             then=f"{_stopped([_SSHFS_EXPORT])}; {_REREAD_EXPORTS}",
         )
+
+
+def leave(cluster: Cluster, host: Host) -> None:
+    """On a host that mounts MEDIA_ROOT no more, take the mount away, and the key that it logs in with."""
+    if cluster.mounts_share(host) or MOUNT_STAMP not in hosts.facts(host.name)["stamps"]:
+        return
+    units = [unit.name for unit in mount_units(cluster)]
+    config(
+        name="MEDIA_ROOT is mounted here no more",
+        stamp=MOUNT_STAMP,
+        entries=[
+            *_gone(*units),
+            *(Absent(path) for path in (_SERVER, _WATCH, *_SSHFS_CLIENT)),
+        ],
+        then=_stopped(units),
+    )
 
 
 def stop_export(cluster: Cluster) -> str:
@@ -202,17 +235,30 @@ def _mount_unit_names(cluster: Cluster) -> str:
 
 
 def answers(cluster: Cluster, host: Host) -> Callable[[], str] | None:
-    """Return a check for the gate: None where nothing is exported."""
-    if host != cluster.exporter:
+    """
+    Return a check for the gate: None where nothing is exported, nor mounted from another host yet.
+
+    A host that is to mount MEDIA_ROOT from elsewhere asks, too: either all of them can, or none does,
+    and no two write to different hosts.
+    """
+    if host != cluster.exporter and not _changes_server(cluster, host):
         return None
 
     def check() -> str:
-        share_port = cluster.settings.media.share_port
-        if pyinfra.host.get_fact(Answers, address=host.address, port=share_port):
+        address, share_port = cluster.media_home.address, cluster.settings.media.share_port
+        if pyinfra.host.get_fact(Answers, address=address, port=share_port):
             return ""
-        return f"the share of MEDIA_ROOT does not answer on {host.address}:{share_port}"
+        return f"the share of MEDIA_ROOT does not answer on {address}:{share_port}"
 
     return check
+
+
+def _changes_server(cluster: Cluster, host: Host) -> bool:
+    """Return whether a host mounted MEDIA_ROOT from another host when the run began."""
+    if not cluster.mounts_share(host):
+        return False
+    sources = {said["source"] for said in hosts.facts(host.name)["media"].values()}
+    return bool(sources - {"", cluster.media_home.address})
 
 
 class Answers(FactBase[bool]):
@@ -272,6 +318,9 @@ def mount(cluster: Cluster, host: Host, secrets: Secrets) -> None:
         check=" && ".join(_nothing_hidden(site, cluster.media_home) for site in cluster.sites),
         then=_stopped(_UNUSED_BY_NFS4) if nfs else "",
         units=mount_units(cluster),
+        # An old server is not gone back to: it may be at work again, and this host alone would write
+        # there.
+        keep_new=_changes_server(cluster, host),
     )
 
 
@@ -337,6 +386,7 @@ def _nfs_client() -> list[Entry]:
     return [
         *_masked(_UNUSED_BY_NFS4),
         File(_WATCH, template(f"web{_WATCH}.j2"), mode="755", needs="restart"),
+        *(Absent(path) for path in _SSHFS_CLIENT),
     ]
 
 
@@ -344,13 +394,13 @@ def _sshfs_client(cluster: Cluster, secrets: Secrets) -> list[Entry]:
     server, sshfs_port = cluster.media_home, cluster.settings.media.sshfs_port
     return [
         File(
-            "/etc/tierstack/share_client_key",
+            _KEY,
             _key(secrets["share.client_key"]),
             mode="600",
             needs="restart",
         ),
         File(
-            "/etc/tierstack/share_known_hosts",
+            _KNOWN,
             template(
                 "web/etc/tierstack/share_known_hosts.j2",
                 server=server.address,
@@ -360,7 +410,7 @@ def _sshfs_client(cluster: Cluster, secrets: Secrets) -> list[Entry]:
             needs="restart",
         ),
         File(
-            "/etc/tierstack/share_ssh_config",
+            _SSH_CONFIG,
             template("web/etc/tierstack/share_ssh_config.j2", port=sshfs_port),
             needs="restart",
         ),

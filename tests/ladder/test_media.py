@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from tests.browser import Browser
 from tests.needs import lab_directory, need_root
 from tests.operator import BIN, ROOT, Deploy, Operator, assert_nothing_changed, wait_until
-from tests.uploads import add_article, at_work, log_in, upload
+from tests.uploads import add_article, at_work, log_in, steady_uploader, upload
 from tests.visitor import steady_visitor, steady_writer
 
 #: A lab of its own: that of the stories may still be up.
@@ -36,6 +38,7 @@ cluster(__file__)
 '''
 
 ROOT_PATH = "/srv/example/media"
+_NOTE = "/var/lib/tierstack/uploads/example"
 _MEDIA2 = 'lab_host("media2", 42)'
 
 #: How long a copy may be behind, in seconds.
@@ -106,6 +109,26 @@ def test_changes_of_every_kind_reach_the_copy(operator: Operator) -> None:
     assert listed.splitlines() == ["[x] *?.txt", "three.txt"]
 
 
+def test_what_the_site_plants_is_followed_by_nobody(operator: Operator) -> None:
+    """Links stay links, pipes stay where they are; who reads for the copies may read what the site may."""
+    as_site(
+        operator,
+        f"cd {ROOT_PATH} && ln -s /etc etc && ln -s /etc/victim .tierstack-leaving"
+        " && echo 5 > set && chmod 4755 set",
+    )
+    operator.ask("media1", f"runuser -u example -- mkfifo {ROOT_PATH}/pipe")
+    for host in ("media1", "media2"):
+        operator.ask(host, "echo mine > /etc/victim")
+    wait_until("the copy is the same", lambda: alike(operator, "media1", "media2"), 15)
+    kinds = operator.ask(
+        "media2", f"cd {ROOT_PATH} && stat -c '%n %F %U' etc set; ls pipe 2>&1 || true"
+    )
+    assert kinds.splitlines()[:2] == ["etc symbolic link example", "set regular file example"]
+    assert "cannot access" in kinds
+    assert operator.door.ask("/media/etc/hostname").status in (403, 404)
+    assert operator.ask("media1", "ps -C lsyncd -o user=") == "example"
+
+
 def test_miss_is_asked_once(operator: Operator) -> None:
     """A file that is nowhere costs one request a visitor, after the first; one that comes is found."""
     before = asked(operator)
@@ -145,7 +168,7 @@ def test_one_media_host_is_silent(operator: Operator, editor: Browser, host: str
 
 
 def test_empty_disk_of_the_home_empties_no_copy(operator: Operator, editor: Browser) -> None:
-    """Without its mark nothing is copied, and a deploy is refused."""
+    """From another directory nothing is copied, and a deploy is refused."""
     url, _ = upload(operator, editor, "kept.png")
     wait_until("media2 has it", lambda: on_disk("media2", operator, url), _BEHIND_S)
     operator.ask(
@@ -159,9 +182,9 @@ def test_empty_disk_of_the_home_empties_no_copy(operator: Operator, editor: Brow
         assert on_disk("media2", operator, url)
         assert said.status != 0
         assert (
-            f"MEDIA_ROOT {ROOT_PATH} lies on media1, and its mark .tierstack-home is not there; nothing"
-            f" was changed. Mount its disk; or, if nothing is missing there, type on it: touch {ROOT_PATH}"
-            "/.tierstack-home; then deploy again"
+            f"MEDIA_ROOT {ROOT_PATH} lies on media1, and another directory is there now; nothing was"
+            " changed. Mount its disk; or, if nothing is missing there, add --data media_home=media1 to the"
+            " deploy"
         ) in said.err
         assert operator.ask("media1", f"ls -A {ROOT_PATH}") == ""
     finally:
@@ -260,8 +283,8 @@ def test_home_must_be_in_the_inventory(operator: Operator) -> None:
     assert (
         f"MEDIA_ROOT {ROOT_PATH} lies on {address}, which is no host of this inventory; nothing was"
         " changed. Put its line back, and to have it elsewhere, move it first (docs/moving.md); or, if it"
-        " is lost for good, type on the one of media2 and media3 with the newest files:"
-        f" mv {ROOT_PATH}/.tierstack-copy {ROOT_PATH}/.tierstack-home; then deploy again"
+        " is lost for good, add --data media_home=HOST to the deploy, with the one of media2 and media3"
+        " that has the newest files"
     ) in said.err
     for wrong, message in (
         ("", "no host is named; add --data to=HOST, one of media1, media2, media3"),
@@ -288,6 +311,8 @@ def test_home_moves_under_load(operator: Operator, editor: Browser) -> None:
     operator.deploy_well()
     assert_nothing_changed(operator.deploy())
     assert "copy of uploads from media2" in status_of(operator, "media1")
+    for host in ("media1", "media2"):
+        assert operator.ask(host, "cat /etc/victim") == "mine", "a planted link was written through"
     upload(operator, editor, "after the move.png")
     assert_nothing_changed(move(operator, "media2"))
 
@@ -315,8 +340,7 @@ def test_move_that_was_cut_off_between_the_marks(operator: Operator, editor: Bro
     home, target = ("media1", "media2") if is_home(operator, "media1") else ("media2", "media1")
     operator.ask(
         home,
-        f"mv {ROOT_PATH}/.tierstack-home {ROOT_PATH}/.tierstack-leaving"
-        " && rm /var/lib/tierstack/media-home-example && systemctl stop tierstack-share",
+        f"sed -i s/home/leaving/ {_NOTE} && systemctl stop tierstack-share",
     )
     said = operator.deploy()
     assert said.status != 0
@@ -331,6 +355,71 @@ def test_move_that_was_cut_off_between_the_marks(operator: Operator, editor: Bro
     wait_until("uploads are taken", lambda: mounted(operator, "web1") and mounted(operator, "web2"))
     upload(operator, editor, "after the cut.png")
     operator.deploy_well()
+    assert_nothing_changed(operator.deploy())
+
+
+def test_home_is_lost_for_good(operator: Operator, editor: Browser) -> None:
+    """
+    A copy takes its part at the first try, whatever the mounts are doing; the lost host comes back, and
+    what only it has is brought over. No acknowledged file is missing, and what differs is named.
+    """
+    lost, heir = ("media1", "media2") if is_home(operator, "media1") else ("media2", "media1")
+    number = 41 if lost == "media1" else 42
+    url, _ = upload(operator, editor, "before the loss.png")
+    time.sleep(_BEHIND_S)
+    patient = Browser(replace(operator.door, patience_s=10.0))
+    patient.cookies = dict(editor.cookies)
+    with (
+        steady_visitor(operator.door, url) as files,
+        steady_visitor(operator.door, "/status.json", per_second=5) as pages,
+        steady_uploader(patient, "lost") as uploaded,
+    ):
+        wait_until("some are there", lambda: len(uploaded.acknowledged) > 3)
+        operator.lab("kill", lost)
+        wait_until("uploads fail", lambda: uploaded.failed)
+        line = re.search(rf'lab_host\("{lost}", {number}\)', operator.inventory.read_text())[0]  # type: ignore[index]
+        keep = operator.inventory.read_text(encoding="utf-8")
+        operator.inventory.write_text(
+            re.sub(f"(, )?{re.escape(line)}(, (?=lab))?", "", keep, count=1)
+        )
+        operator.deploy_well(f"--data=media_home={heir}")
+        for host in ("web1", "web2"):
+            assert mount_source(operator, host) == operator.cluster().host(heir).address
+        before = len(uploaded.acknowledged)
+        wait_until("uploads go on", lambda: len(uploaded.acknowledged) > before + 3)
+        operator.inventory.write_text(keep, encoding="utf-8")
+        operator.lab("start", lost)
+        operator.ask(lost, f"cd {ROOT_PATH} && runuser -u example -- sh -c 'echo 6 > set'")
+        said = operator.deploy()
+        assert f"both say that they have MEDIA_ROOT {ROOT_PATH}" in said.err
+        done = move(operator, heir)
+        assert done.status == 0, done.said[-6000:]
+        assert (
+            f"{ROOT_PATH}/set differs: the one of {heir} is served, that of {lost} is kept"
+            in done.err
+        )
+    # What the host was sending as it lost its power.
+    assert len(files.failed) <= 2, files.failed
+    assert pages.failed == [], pages.failed
+    assert operator.ask(heir, f"cat {ROOT_PATH}/set") == "5"
+    assert operator.ask(lost, f"cat {ROOT_PATH}.aside-*/set") == "6"
+    for picture in uploaded.acknowledged:
+        assert on_disk(heir, operator, f"/media/articles/{picture}"), picture
+    operator.deploy_well()
+    assert_nothing_changed(operator.deploy())
+
+
+def test_web_host_becomes_a_media_host(operator: Operator, editor: Browser) -> None:
+    """Its mount and its key are gone before it gets files of its own."""
+    operator.edit(', lab_host("web2", 12)]', "]", "media.py")
+    operator.edit('lab_host("media3", 43)', 'lab_host("web2", 12)', "media.py")
+    operator.deploy_well()
+    home = next(host for host in ("media1", "media2") if is_home(operator, host))
+    wait_until("web2 has all", lambda: alike(operator, home, "web2"))
+    assert operator.ask("web2", f"findmnt -n {ROOT_PATH} || true") == ""
+    left = "ls /etc/tierstack/share_* /etc/systemd/system/*/tierstack-media-* 2>/dev/null || true"
+    assert operator.ask("web2", left) == ""
+    upload(operator, editor, "with another media host.png")
     assert_nothing_changed(operator.deploy())
 
 
@@ -371,8 +460,8 @@ def on_disk(host: str, operator: Operator, url: str) -> bool:
 def alike(operator: Operator, one: str, other: str) -> bool:
     """Return whether MEDIA_ROOT is the same on two hosts: names, contents, rights."""
     look = (
-        f"cd {ROOT_PATH} && find . ! -name '.tierstack-*' ! -path . -printf '%P %y %m %u\\n' | sort;"
-        " find . -type f ! -name '.tierstack-*' -exec sha256sum {} + | sort"
+        f"cd {ROOT_PATH} && find . ! -path . ! -type p -printf '%P %y %m %u\\n' | sort;"
+        " find . -type f -exec sha256sum {} + | sort"
     )
     first, second = operator.on(one, look), operator.on(other, look)
     return first.status == second.status == 0 and first.out == second.out != ""
@@ -388,6 +477,12 @@ def mounted(operator: Operator, host: str) -> bool:
     return operator.on(host, "systemctl is-active tierstack-media-example").status == 0
 
 
+def mount_source(operator: Operator, host: str) -> str:
+    """Return the address of the host that a host has MEDIA_ROOT mounted from."""
+    said = operator.ask(host, f"findmnt -no SOURCE {ROOT_PATH}")
+    return said.partition("@")[2].partition(":")[0]
+
+
 def sends(operator: Operator, host: str) -> bool:
     """Return whether a host sends copies."""
     return operator.on(host, "systemctl is-active tierstack-copies").status == 0
@@ -395,7 +490,7 @@ def sends(operator: Operator, host: str) -> bool:
 
 def is_home(operator: Operator, host: str) -> bool:
     """Return whether a host has the uploads."""
-    return operator.on(host, f"test -e {ROOT_PATH}/.tierstack-home").status == 0
+    return operator.on(host, f"grep -q home {_NOTE}").status == 0
 
 
 def status_of(operator: Operator, host: str) -> str:

@@ -23,7 +23,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the role would have `config` do."""
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(share, "config", lambda **arguments: calls.append(arguments))
+    monkeypatch.setattr(share, "sessions_ended", lambda **arguments: calls.append(arguments))
+    _say(monkeypatch)
     return calls
+
+
+def _say(monkeypatch: pytest.MonkeyPatch, **said: Any) -> None:
+    """Have all hosts say this of themselves, and nothing else."""
+    nothing: dict[str, Any] = {"stamps": [], "media": {}, "share_peers": []}
+    monkeypatch.setattr(hosts, "facts", lambda name: nothing | said)
 
 
 def _cluster(home: Home, kind: str) -> tuple[Cluster, Secrets]:
@@ -129,10 +137,9 @@ def test_storage_host_exports_in_place_of_the_media_host(
     service = _text(asked[1]["entries"], "/etc/systemd/system/tierstack-media-blog.service")
     assert ",noexec,ro ${SERVER}:/srv/blog/media /srv/blog/media" in service
     assert _text(asked[1]["entries"], "/etc/tierstack/share_server") == "SERVER=10.0.0.51"
-    exported = {"media1": ["share-export"], "storage1": ["share-export"]}
-    monkeypatch.setattr(hosts, "facts", lambda name: {"stamps": exported.get(name, [])})
-    for host in cluster.hosts:
-        share.close(cluster, host)
+    _say(monkeypatch, stamps=["share-export"])
+    for name in ("media1", "storage1"):
+        share.close(cluster, cluster.host(name))
     assert [call["entries"][0] for call in asked[2:]] == [
         Absent("/etc/exports.d/tierstack.exports")
     ]
@@ -188,6 +195,62 @@ def test_private_keys_are_for_root_alone(home: Home, asked: list[dict[str, Any]]
         ("/etc/tierstack/share_host_key", "600"),
         ("/etc/tierstack/share_client_key", "600"),
     ]
+
+
+def test_no_host_goes_back_to_the_old_server(
+    home: Home, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever becomes of the mount, which is tried anew: two hosts never write to two others."""
+    cluster, secrets = _cluster(home, "sshfs")
+    _say(monkeypatch, media={"blog": {"source": "10.0.0.49"}})
+    web1, unit = cluster.host("web1"), "tierstack-media-blog.service"
+    share.mount(cluster, web1, secrets)
+    (mounts,) = asked
+    assert mounts["keep_new"]
+    assert mounts["units"][0].command("start") == f"systemctl restart {unit}"
+    assert share.answers(cluster, web1) is not None, "it is not asked whether it reaches the server"
+    _say(monkeypatch, media={"blog": {"source": "10.0.0.41"}})
+    share.mount(cluster, web1, secrets)
+    assert not asked[1]["keep_new"]
+    assert share.answers(cluster, web1) is None
+
+
+def test_host_that_mounts_no_more_has_neither_mount_nor_key(
+    home: Home, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A web host that has become something else; web hosts keep theirs, and others had none."""
+    cluster, _ = _cluster(home, "sshfs")
+    for stamps in ([], ["share"]):
+        _say(monkeypatch, stamps=stamps)
+        for name in ("web1", "cache1") if stamps else ("web1", "cache1", "media1"):
+            share.leave(cluster, cluster.host(name))
+    (left,) = asked
+    assert left["stamp"] == "share"
+    assert left["then"] == "systemctl stop tierstack-media-blog.service 2>/dev/null || true"
+    assert {entry.path for entry in left["entries"] if isinstance(entry, Absent)} == {
+        "/etc/systemd/system/tierstack-media-blog.service",
+        "/etc/systemd/system/multi-user.target.wants/tierstack-media-blog.service",
+        "/etc/tierstack/share_server",
+        "/etc/tierstack/share_client_key",
+        "/etc/tierstack/share_known_hosts",
+        "/etc/tierstack/share_ssh_config",
+        "/usr/local/lib/tierstack/share-watch",
+    }
+
+
+def test_sessions_of_a_host_that_left_end(
+    home: Home, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key's addresses count at the log-in; who has one since before would write on."""
+    cluster, _ = _cluster(home, "sshfs")
+    _say(monkeypatch, share_peers=["10.0.0.11", "10.0.0.13"])
+    for name in ("media1", "web1"):
+        share.close(cluster, cluster.host(name))
+    (ended,) = asked
+    assert (ended["peers"], ended["port"]) == (["10.0.0.13"], 2222)
+    _say(monkeypatch, share_peers=["10.0.0.11", "10.0.0.12"])
+    share.close(cluster, cluster.host("media1"))
+    assert len(asked) == 1
 
 
 def test_the_other_kind_of_share_goes(home: Home, asked: list[dict[str, Any]]) -> None:

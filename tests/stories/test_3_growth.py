@@ -54,6 +54,8 @@ def test_node_is_added_and_removed_without_a_failed_request(operator: Operator) 
     probe = f"timeout 2 bash -c 'exec 3<>/dev/tcp/{address}/11211' 2>/dev/null && echo open || echo shut"
     lab_address = operator.cluster().host("web3").address.rpartition(".")[0] + ".14"
     assert operator.on_address(lab_address, probe).out.strip() == "shut"
+    writes = "timeout -s KILL 10 runuser -u example -- touch /srv/example/media/of-web4"
+    assert operator.on_address(lab_address, writes).status != 0, "web4 still has MEDIA_ROOT"
     assert_nothing_changed(operator.deploy())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import unquote
 
 import pytest
@@ -189,21 +190,38 @@ def test_web_host_that_left_cannot_mount(operator: Operator) -> None:
     cannot_mount(operator, web2, "storage1")
 
 
-def lands_on(operator: Operator, editor: Browser, server: str, name: str) -> None:
+def test_storage_host_is_lost_for_good(operator: Operator, editor: Browser) -> None:
+    """Another host is named as the home: what still looks for the lost one has the other at the first try."""
+    operator.lab("kill", "storage1")
+    operator.edit(STORAGE, "", "lab.py")
+    said = operator.deploy()
+    assert (
+        "or, if it is lost for good, put what you have of it into /srv/example/media on media1, and add"
+        " --data media_home=media1 to the deploy"
+    ) in said.err
+    operator.deploy_well("--data=media_home=media1")
+    wait_until_mounted(operator, "web1")
+    source = operator.ask("web1", f"findmnt -no SOURCE {MEDIA_ROOT}")
+    assert source == f"{operator.cluster().host('media1').address}:{MEDIA_ROOT}"
+    lands_on(operator, editor, "media1", "home again.png", ["web1"])
+    assert_nothing_changed(operator.deploy())
+
+
+def lands_on(
+    operator: Operator, editor: Browser, server: str, name: str, web: Sequence[str] = WEB
+) -> None:
     """Upload a picture; it lies on the server's own disk, with the same owner and mode everywhere."""
     url, _ = upload(operator, editor, name)
     path = MEDIA_ROOT + unquote(url).removeprefix("/media")
     assert operator.ask(server, f"findmnt -no FSTYPE -T '{path}'") == "ext4"
-    for host in (*WEB, server):
+    for host in (*web, server):
         said = operator.ask(host, f"stat -c '%U:%G %a' '{path}'")
         assert said == "example:example 644", host
 
 
 def files(operator: Operator, host: str, root: str = MEDIA_ROOT) -> dict[str, str]:
     """Return the checksum of each file that lies in a directory on a host's own disk, by its path there."""
-    said = operator.ask(
-        host, f"cd {root} && find . -xdev -type f ! -name '.tierstack-*' -exec sha256sum {{}} +"
-    )
+    said = operator.ask(host, f"cd {root} && find . -xdev -type f -exec sha256sum {{}} +")
     sums = (line.partition("  ") for line in said.splitlines())
     return {path: checksum for checksum, _, path in sums}
 

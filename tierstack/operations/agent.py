@@ -168,6 +168,9 @@ def apply(request):
         if error:
             # Before the undo writes into it too.
             error += "\n" + journal(action["unit"])
+            if request.get("keep_new"):
+                state = "the new configuration stays in place, and is tried again by itself"
+                return fail(error, "%s; look: journalctl -u %s" % (state, action["unit"]))
             restore(backup)
             run("systemctl daemon-reload")
             undone = run(action["undo"], TIERSTACK_UNDO="yes")

@@ -105,7 +105,9 @@ class Unit:
         name: e.g. "haproxy.service".
         reload: shell command that makes it read a changed file; by default `systemctl reload`.
         restart: shell command for what only a restart can change; by default `systemctl restart`.
-        start: shell command that starts it when it does not run; by default `systemctl start`.
+        start: shell command that starts it when it does not run; by default `systemctl restart`: of a
+            unit that fails and is started again and again, `start` would join the attempt under way,
+            which has read the files of before.
         enabled: whether it starts at boot.
         healthy: shell command that fails when the unit counts as running and yet is not.
     """
@@ -119,7 +121,8 @@ class Unit:
 
     def command(self, action: Action) -> str:
         own = {"reload": self.reload, "restart": self.restart, "start": self.start}.get(action)
-        return own or f"systemctl {action} {self.name}"
+        verb = "restart" if action == "start" else action
+        return own or f"systemctl {verb} {self.name}"
 
 
 def template(name: str, /, **values: Any) -> bytes:
@@ -172,6 +175,7 @@ def config(
     check: str = "",
     check_staged: str = "",
     then: str = "",
+    keep_new: bool = False,
 ) -> Generator[StringCommand, None, None]:
     """
     Put files in place together, checked and atomic, and have their units read them.
@@ -183,6 +187,7 @@ def config(
         check: shell command that judges the files in place; the old files come back if it fails.
         check_staged: shell command that judges them beforehand, under the root `$STAGE`.
         then: shell command to run after any of the files changed, before the units act.
+        keep_new: whether the files stay though a unit fails with them: what was before is over.
 
     A changed file leads to the unit's reload or restart, as the file says. What the units have
     loaded is remembered in a stamp on the host, so a run that was cut off between files and
@@ -227,6 +232,7 @@ def config(
             "check": check,
             "check_staged": check_staged if changed else "",
             "then": then if changed or reload or restart else "",
+            "keep_new": keep_new,
             "actions": [_sent_action(action, unit) for action, unit in actions],
         },
         Effect(
@@ -242,7 +248,7 @@ def applied(entries: Sequence[Entry], units: Sequence[Unit], stamp: str) -> dict
     Return the request by which `agent.py` does what `config` would do, without a look beforehand.
 
     For what must be done from inside of another operation: a later `config` of the same finds
-    nothing to change. The units are restarted.
+    nothing to change. The units are restarted, and the files stay though one fails with them.
 
     Args:
         entries: what must be there.
@@ -261,6 +267,7 @@ def applied(entries: Sequence[Entry], units: Sequence[Unit], stamp: str) -> dict
         "check": "",
         "check_staged": "",
         "then": "",
+        "keep_new": True,
         "actions": [
             _sent_action(action, unit) for unit in units for action in _ANEW if unit.enabled
         ],
