@@ -49,6 +49,7 @@ def said(cluster: Cluster, name: str, **different: Any) -> dict[str, Any]:
         "stamps": [],
         "ca": "",
         "sites": [],
+        "kernel_lacks": [],
         "packages": PACKAGES,
     }
     return {**good, **different}
@@ -513,3 +514,30 @@ def test_links_are_found(tmp_path: Path) -> None:
         os.lchown(media / "gone", 1000, 1000)
         assert preflight_agent.links({str(media): True}) == {str(media): expected[str(media)]}
     assert found == expected
+
+
+def test_kernel_without_nfs_is_found_beforehand(home: Home) -> None:
+    """Containers have their machine's kernel, and load nothing; who shares by sshfs needs none of it."""
+    cluster = home.load()
+    others = {host.name for host in cluster.hosts}
+    asked = {name: question(cluster, cluster.host(name), others, {}) for name in others}
+    assert {name: said["modules"] for name, said in asked.items() if said["modules"]} == {
+        "web1": {"nfs4": "nfsv4"},
+        "web2": {"nfs4": "nfsv4"},
+        "media1": {"nfsd": "nfsd"},
+    }
+    answers = {host.name: said(cluster, host.name, container=True) for host in cluster.hosts}
+    answers["web1"]["kernel_lacks"] = answers["web2"]["kernel_lacks"] = ["nfs4"]
+    answers["media1"]["kernel_lacks"] = ["nfsd"]
+    assert [str(mistake) for mistake in judge(cluster, answers)] == [
+        "media.share: nfs needs nfsd and nfsv4 in the kernel, and media1, web1 and web2 have not; write"
+        ' share="sshfs", or type on the machine whose containers they are: modprobe -a nfsd nfsv4'
+    ]
+    assert refused(cluster, "web2", kernel_lacks=["nfs4"]) == [
+        'media.share: nfs needs nfsv4 in the kernel, and web2 has not; write share="sshfs", or type on'
+        " each, which needs a kernel that has them, such as Debian's own (linux-image-amd64): modprobe -a"
+        " nfsv4"
+    ]
+    home.group("media", 'share = "sshfs"')
+    cluster = home.load()
+    assert question(cluster, cluster.host("web1"), others, {})["modules"] == {}

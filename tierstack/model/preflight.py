@@ -10,6 +10,7 @@ from typing import Any
 from tierstack.model.cluster import Cluster, Host
 from tierstack.model.database_home import judge_home
 from tierstack.model.errors import Mistake
+from tierstack.model.plan import listed
 from tierstack.model.ports import judge_ports, listeners
 from tierstack.model.shut import judge_shut
 
@@ -33,6 +34,9 @@ _EXECUTED = "/srv"
 
 #: Tiers on whose hosts a site's account owns files or processes.
 HAVE_ACCOUNTS = frozenset({"web", "media", "storage"})
+
+#: What NFS is in the kernel: the client's and the server's file system, and the module of each.
+_MODULES = {"nfs4": "nfsv4", "nfsd": "nfsd"}
 
 _Answer = Mapping[str, Any] | str
 
@@ -70,6 +74,8 @@ def question(
         "accounts": _accounts(cluster, host),
         "media": [site.name for site in cluster.sites],
         "served": _served(cluster, host),
+        "modules": {kind: _MODULES[kind] for kind in _file_systems(cluster, host)},
+        "share_port": cluster.settings.media.share_port,
         "packages": packages,
     }
 
@@ -199,6 +205,7 @@ def judge(
             *_numbers(cluster, host, said),
             *(_way(cluster, host, peer) for peer in said["silent"] if peer not in lost),
         ]
+    mistakes += _kernels(cluster, whole)
     # Where a host is not known, it might have the database: it is named already.
     if whole.keys() == answers.keys():
         mistakes += judge_home(cluster, whole, start_empty)
@@ -420,6 +427,36 @@ def _numbers(cluster: Cluster, host: Host, said: Mapping[str, Any]) -> Iterator[
                     f"its account {other} has the number {number}, which on the share is {account};"
                     f" give {other} another one: usermod -u NUMBER {other}",
                 )
+
+
+def _file_systems(cluster: Cluster, host: Host) -> list[str]:
+    """Return the file systems that a host's kernel must have."""
+    if cluster.settings.media.share != "nfs" or cluster.exporter is None:
+        return []
+    kinds = ["nfs4"] if cluster.mounts_share(host) else []
+    return kinds + (["nfsd"] if host in cluster.home_candidates else [])
+
+
+def _kernels(cluster: Cluster, whole: Mapping[str, Mapping[str, Any]]) -> list[Mistake]:
+    lacking = {name: said["kernel_lacks"] for name, said in whole.items() if said["kernel_lacks"]}
+    if not lacking:
+        return []
+    modules = sorted({_MODULES[kind] for kinds in lacking.values() for kind in kinds})
+    load = f"modprobe -a {' '.join(modules)}"
+    where = "on the machine whose containers they are"
+    if not all(whole[name]["container"] for name in lacking):
+        where = (
+            "on each, which needs a kernel that has them, such as Debian's own (linux-image-amd64)"
+        )
+    # A storage host shares over NFS alone.
+    instead = 'write share="sshfs"' + (
+        " and delete the group storage" if cluster.tier("storage") else ""
+    )
+    what = (
+        f"nfs needs {' and '.join(modules)} in the kernel, and {listed(list(lacking))}"
+        f" {'has' if len(lacking) == 1 else 'have'} not; {instead}, or type {where}: {load}"
+    )
+    return [Mistake("media.share", what)]
 
 
 def _way(cluster: Cluster, host: Host, name: str) -> Mistake:
