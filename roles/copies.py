@@ -40,10 +40,12 @@ def mark_home(cluster: Cluster, host: Host) -> None:
 
 
 def mark_old_home(cluster: Cluster, host: Host) -> None:
-    """Note MEDIA_ROOT on the host that it is to leave, unless a move that was cut off has done so."""
+    """Note MEDIA_ROOT on the host that it is to leave; as such, if a move that was cut off has done so."""
     said = hosts.facts(host.name)["media"]
-    unmarked = tuple(site for site in cluster.sites if said[site.name]["mark"] != "leaving")
-    media_root(name="MEDIA_ROOT is known again", sites=unmarked, role="home")
+    leaving = [site for site in cluster.sites if said[site.name]["mark"] == "leaving"]
+    others = [site for site in cluster.sites if site not in leaving]
+    media_root(name="MEDIA_ROOT is known again", sites=others, role="home")
+    media_root(name="MEDIA_ROOT is known to be on its way", sites=leaving, role="leaving")
 
 
 def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:

@@ -353,8 +353,20 @@ def _judge_media(cluster: Cluster, host: Host, said: dict[str, Any], rotation: _
     elif host in cluster.copies:
         serves += f", copy of uploads from {cluster.media_home.name}"
     state = "out of rotation" if out else "in rotation"
-    wrong = out or _lost_mounts(cluster, host, said) or _no_copies(cluster, host, said)
+    wrong = (
+        out
+        or _second_home(cluster, host, said)
+        or _lost_mounts(cluster, host, said)
+        or _no_copies(cluster, host, said)
+    )
     return Node("media", host.name, state, serves, wrong, good=not wrong)
+
+
+def _second_home(cluster: Cluster, host: Host, said: dict[str, Any]) -> str:
+    """Return that a host has uploads though another one does, and who says what to type."""
+    if host == cluster.media_home or "home" not in said.get("marks", {}).values():
+        return ""
+    return "it says that it has the uploads, as another host does; a deploy says what to type"
 
 
 def _no_copies(cluster: Cluster, host: Host, said: dict[str, Any]) -> str:

@@ -116,6 +116,10 @@ def test_home_and_copies_have_their_parts(home: Home) -> None:
         "tierstack-copies is inactive, and new uploads reach no copy; look: journalctl -u"
         " tierstack-copies"
     )
+    said["media1"]["marks"] = {"blog": "home"}
+    assert line(cluster, said, "media2").notes == (
+        "it says that it has the uploads, as another host does; a deploy says what to type"
+    )
 
 
 def test_healthy_cluster_is_good(home: Home) -> None:
