@@ -36,7 +36,7 @@ _GUARD = "/usr/local/lib/tierstack/media-noted"
 def mark_home(cluster: Cluster, host: Host) -> None:
     """Note MEDIA_ROOT on the host that has it, so that its disk is known again."""
     if host == cluster.media_home:
-        media_root(name="MEDIA_ROOT is known again", sites=cluster.sites, role="home")
+        media_root(name="MEDIA_ROOT is known again", sites=cluster.known_sites, role="home")
 
 
 def mark_old_home(cluster: Cluster, host: Host) -> None:
@@ -108,8 +108,9 @@ def _send(cluster: Cluster, host: Host, secrets: Secrets) -> None:
                 template(
                     f"media/etc/systemd/system/{SENDER}.j2",
                     sites=cluster.known_sites,
-                    # Nobody else's: root would follow links that the site puts in its way. Several
-                    # sites need a service each.
+                    # Root would follow links that a site puts in its way. What is everybody's to read
+                    # of a site that leaves, this account can read, too; several sites that stay need a
+                    # service each.
                     account=cluster.sites[0].account,
                     guard=_GUARD,
                     password=_PASSWORD,
@@ -136,7 +137,7 @@ def receive(
         part: "copy"; or "home": what it has stays, and others bring what it lacks.
     """
     if part == "copy":
-        media_root(name="MEDIA_ROOT is a copy", sites=cluster.sites, role="copy")
+        media_root(name="MEDIA_ROOT is a copy", sites=cluster.known_sites, role="copy")
     config(
         name="A copy of MEDIA_ROOT is kept",
         stamp="copies",

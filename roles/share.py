@@ -194,7 +194,7 @@ def leave(cluster: Cluster, host: Host) -> None:
     """On a host that mounts MEDIA_ROOT no more, take the mount away, and the key that it logs in with."""
     if cluster.mounts_share(host) or MOUNT_STAMP not in hosts.facts(host.name)["stamps"]:
         return
-    units = [unit.name for unit in mount_units(cluster)]
+    units = [unit_name(site) for site in cluster.known_sites]
     config(
         name="MEDIA_ROOT is mounted here no more",
         stamp=MOUNT_STAMP,

@@ -32,7 +32,12 @@ def media_root(sites: Sequence[Site], role: str) -> Generator[PyinfraCommand, No
         role: "home"; or "copy": then what is not marked as one is moved aside, never deleted.
     """
     said = facts(host.name)["media"]
-    wrong = [site for site in sites if said[site.name]["mark"] != role or said[site.name]["old"]]
+    wrong = [
+        site
+        for site in sites
+        # Of a site that leaves, a new host knows nothing.
+        if site.name in said and (said[site.name]["mark"] != role or said[site.name]["old"])
+    ]
     if not wrong:
         return
     notes = [f"notes {site.media_root} as the {role}" for site in wrong]
