@@ -187,6 +187,8 @@ def test_web_host_that_left_cannot_mount(operator: Operator) -> None:
     web2 = operator.cluster().host("web2").address
     operator.edit(', lab_host("web2", 12)', "", "lab.py")
     operator.deploy_well()
+    writes = f"timeout -s KILL 15 runuser -u example -- touch {MEDIA_ROOT}/of-web2"
+    assert operator.on_address(web2, writes).status != 0, "web2 still has MEDIA_ROOT"
     cannot_mount(operator, web2, "storage1")
 
 
