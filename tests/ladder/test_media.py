@@ -405,8 +405,6 @@ def test_home_is_lost_for_good(operator: Operator, editor: Browser) -> None:
     assert operator.ask(lost, f"cat {ROOT_PATH}.aside-*/set") == "6"
     for picture in uploaded.acknowledged:
         assert on_disk(heir, operator, f"/media/articles/{picture}"), picture
-    operator.deploy_well()
-    assert_nothing_changed(operator.deploy())
 
 
 def test_web_host_becomes_a_media_host(operator: Operator, editor: Browser) -> None:
