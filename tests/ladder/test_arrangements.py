@@ -53,6 +53,7 @@ def _require_own_package(somebody: Operator) -> None:
     package.mkdir(parents=True)
     (package / "setup.py").write_text(_SETUP, encoding="utf-8")
     (package / "shared.py").write_text('WORD = "shared"\n', encoding="utf-8")
+    (somebody.home / "example" / ".env.production").write_text("KEY=1\n", encoding="utf-8")
     with (somebody.home / "example" / "requirements.txt").open("a", encoding="utf-8") as file:
         file.write("./libs/shared\n")
 
@@ -94,7 +95,11 @@ def test_answers_are_whole_or_cut(operator: Operator) -> None:
 
 
 def test_build_leaves_nothing_behind(operator: Operator) -> None:
-    """A package of the project's own is there, no process of its build, and no file but root's."""
+    """
+    A package of the project's own is there, no process of its build, and no file but root's.
+
+    Nor is a file of secrets, and nobody but root and the site's account looks into a release.
+    """
     for host in operator.cluster().tier("web"):
         ask = "from shared import WORD; print(WORD)"
         python = "/srv/example/current/venv/bin/python"
@@ -103,6 +108,7 @@ def test_build_leaves_nothing_behind(operator: Operator) -> None:
         releases = "/srv/example/releases"
         assert operator.ask(host.name, f"stat -c '%U %G %a' {releases}") == "root example 750"
         assert operator.ask(host.name, f"find {releases} -not -user root") == ""
+        assert operator.ask(host.name, f"find {releases} -name '.env*'") == ""
         assert operator.on(host.name, f"runuser -u nobody -- ls {releases}").status != 0
 
 

@@ -134,6 +134,7 @@ def test_pip_gets_the_variables_of_the_run() -> None:
         "https_proxy": 'http://me:a"b$c\\d@proxy:3128',
         "HOME": "/root",
         "SUDO_USER": "me",
+        "TMPDIR": "/tmp/user/0",
         "LC_ALL": "C.UTF-8",
         "PIP_INDEX_URL": "https://index.test/simple",
         "BROKEN": "a\nUser=root",

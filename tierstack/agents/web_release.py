@@ -56,9 +56,9 @@ UNIT = "tierstack-build.service"
 #: The variables of what pip runs in: proxies may have passwords in theirs.
 ENVIRONMENT = "/run/tierstack/build.env"
 
-#: Variables that say who is at work, and from where.
+#: Variables that say who is at work, from where, and where that one keeps temporary files.
 NOT_PASSED = re.compile(
-    r"(HOME|USER|LOGNAME|MAIL|SHELL|PWD|OLDPWD|TERM|_|LC_.*|LANG|(SSH|SUDO|XDG|DBUS|SYSTEMD)_.*)"
+    r"(HOME|USER|LOGNAME|MAIL|SHELL|PWD|OLDPWD|TERM|TMPDIR|_|LC_.*|LANG|(SSH|SUDO|XDG|DBUS|SYSTEMD)_.*)"
 )
 
 #: Venvs that are copied, root's: one as Python makes it, with nothing but pip and setuptools, and
