@@ -6,6 +6,7 @@ import os
 import pwd
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -41,6 +42,14 @@ def tree(tmp_path: Path) -> Path:
     (root / "lib" / "a.py").write_text(f"# {root}\n", encoding="utf-8")
     os.utime(root / "lib" / "a.py", (1, 1000))
     return root
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A directory that another account may enter, as it may not enter pytest's."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def test_tree_is_copied_into_new_files(tree: Path) -> None:
@@ -83,21 +92,19 @@ def test_what_is_no_file_is_named(tree: Path) -> None:
 
 
 @need_root
-def test_root_changes_nothing_through_exchanged_names(tmp_path: Path) -> None:
+def test_root_changes_nothing_through_exchanged_names(open_to_all: Path) -> None:
     """
     An account exchanges a directory and a link from the moment they are its own.
 
     It got hold of files of root's so, 375 of 500 in pip's directory.
     """
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        parent.chmod(0o755)
-    roots = tmp_path / "roots"
+    roots = open_to_all / "roots"
     roots.mkdir()
     for number in range(300):
         (roots / f"f{number}").write_text("secret", encoding="utf-8")
         (roots / f"f{number}").chmod(0o600)
     for attempt in range(3):
-        top = tmp_path / f"static{attempt}"
+        top = open_to_all / f"static{attempt}"
         (top / "d").mkdir(parents=True)
         (top / "link").symlink_to(roots)
         for number in range(300):
@@ -143,3 +150,21 @@ def test_pip_gets_the_variables_of_the_run() -> None:
         'LC_ALL="C.UTF-8"\nPIP_INDEX_URL="https://index.test/simple"\n'
         'https_proxy="http://me:a\\"b\\$c\\\\d@proxy:3128"\n'
     )
+
+
+GONE = """
+ERROR: Cannot install -r requirements.txt (line 1) because these package versions have conflicting dependencies.
+The conflict is caused by:
+    The user requested (constraint) asgiref==3.8.1
+"""
+
+
+def test_version_that_is_gone_is_named() -> None:
+    """Where other hosts have a version that the index has no more, nothing in the file is wrong."""
+    assert web_release.not_installed(GONE, "requirements.txt", "web1") == (
+        "line 1 does not install in the version that web1 has, as pip says above; write versions in"
+        " requirements.txt that can be had, and deploy again"
+    )
+    assert web_release.not_installed(
+        "ERROR: No matching distribution found for x==9", "r.txt", ""
+    ) == ("x==9 does not install, as pip says above; correct that line, and deploy again")

@@ -154,20 +154,9 @@ def install(
     if output is not None:
         remove(release)
         output = without_passwords(output)
-        culprit = failing_requirement(output)
-        what = f"{culprit} does not install" if culprit else "not everything in it installs"
-        what += f" in the versions that {asked['of']} has" if asked["packages"] else ""
-        hint = "".join(
-            f"; pip needs {package} for it, which is not here: write packages=[{package!r}] in the site"
-            for command, package in TOOLS.items()
-            if command + "+" in output or f"find command {command!r}" in output
-            if not shutil.which(command)
-        )
-        return fail(
-            output,
-            f"{host}: site {site}: {requirements}: {what}, as pip says above; correct that line"
-            f"{hint}, and deploy again; {UNTOUCHED}",
-        )
+        where = f"{host}: site {site}: {requirements}"
+        of = asked["of"] if asked["packages"] else ""
+        return fail(output, f"{where}: {not_installed(output, requirements, of)}; {UNTOUCHED}")
     if own:
         run_in_unit(compiling(src), account, src)
     try:
@@ -191,6 +180,30 @@ def install(
             f" have, and deploy again; {UNTOUCHED}",
         )
     return 0
+
+
+def not_installed(output: str, requirements: str, of: str) -> str:
+    """
+    Say which requirement does not install, and what to do.
+
+    Args:
+        output: pip's own words.
+        requirements: the file's name.
+        of: the host whose versions were asked for; "" where pip chose them.
+    """
+    culprit = re.sub(r"^-r \S+ \(line (\d+)\)$", r"line \1", failing_requirement(output))
+    what = f"{culprit} does not install" if culprit else "not everything in it installs"
+    hint = "".join(
+        f"; pip needs {package} for it, which is not here: write packages=[{package!r}] in the site"
+        for command, package in TOOLS.items()
+        if command + "+" in output or f"find command {command!r}" in output
+        if not shutil.which(command)
+    )
+    advice = "correct that line"
+    if of:
+        what += f" in the version that {of} has"
+        advice = f"write versions in {requirements} that can be had"
+    return f"{what}, as pip says above; {advice}{hint}, and deploy again"
 
 
 def compiling(src: str) -> list[str]:
