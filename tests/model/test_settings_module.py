@@ -242,6 +242,22 @@ def test_classes_of_settings_are_refused(start: Any) -> None:
     )
 
 
+def test_settings_that_are_refused_are_not_used_half_read(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Django's lazy settings, asked anything meanwhile, would load what has been read so far."""
+
+    class Lazy:
+        def __getattribute__(self, name: str) -> Any:
+            raise AssertionError(f"settings were asked for {name}")
+
+    conf = types.ModuleType("django.conf")
+    conf.settings = Lazy()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "django.conf", conf)
+    with pytest.raises(ValueError, match="has the engine"):
+        start(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3"}})
+
+
 def test_library_that_takes_over_gets_what_the_cluster_decides(
     start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
