@@ -289,6 +289,55 @@ def test_other_engine_is_refused(start: Any) -> None:
     )
 
 
+def _database(options: dict[str, Any], **more: Any) -> dict[str, Any]:
+    engine = "django.db.backends.postgresql"
+    return {"default": {"ENGINE": engine, "OPTIONS": options, **more}}
+
+
+@pytest.mark.parametrize(
+    ("own", "sizes"),
+    [
+        (True, {"min_size": 1, "max_size": 4}),
+        (
+            {"min_size": 4, "max_size": 9, "timeout": 5},
+            {"min_size": 1, "max_size": 9, "timeout": 5},
+        ),
+    ],
+)
+def test_pool_of_the_site_takes_one_connection_a_worker(
+    start: Any, own: Any, sizes: dict[str, Any]
+) -> None:
+    """Connections that are kept give way to it: Django refuses both at once, at the first query."""
+    found = start(DATABASES=_database({"pool": own}))["DATABASES"]["default"]
+    assert (found["CONN_MAX_AGE"], found["OPTIONS"]["pool"]) == (0, sizes)
+    found = start(DATABASES=_database({"pool": False}))["DATABASES"]["default"]
+    assert (found["CONN_MAX_AGE"], found["OPTIONS"]["pool"]) == (60, False)
+
+
+def test_options_that_cannot_work_are_named_at_once(start: Any) -> None:
+    """Each with what to write instead; before anything is migrated or served."""
+    options = {
+        "service": "mine",
+        "hostaddr": "10.0.0.1",
+        "sslmode": "disable",
+        "target_session_attrs": "any",
+        "pool": True,
+    }
+    with pytest.raises(ValueError, match="DATABASES") as caught:
+        start(django=(5, 0), DATABASES=_database(options, CONN_MAX_AGE=60))
+    assert str(caught.value) == (
+        "blog.settings: DATABASES['default']['OPTIONS'] has what cannot work on the cluster:"
+        " service='mine': this host has no such file of yours; leave it out here;"
+        " hostaddr='10.0.0.1': the cluster's database hosts come first; leave it out here;"
+        " sslmode='disable': the cluster's PostgreSQL takes nothing that is not encrypted; leave it"
+        " out here; target_session_attrs='any': writes would go to a standby; leave it out, and let"
+        " reads use replica_alias of the site; pool=True: it takes Django 5.1 and psycopg[pool]; write"
+        " them in requirements.txt, or leave it out; pool: a pool keeps connections by itself; leave"
+        " CONN_MAX_AGE out"
+    )
+    start(DATABASES=_database({"sslmode": "prefer", "target_session_attrs": "primary"}))
+
+
 def test_missing_client_of_memcached_is_named(start: Any) -> None:
     """A site without pymemcache is told where to write it."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011 -- as above
