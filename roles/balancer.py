@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pyinfra
@@ -26,7 +25,7 @@ from tierstack.model.sizing import (
 )
 from tierstack.operations.config import Directory, File, Unit, config, template
 from tierstack.operations.haproxy import HaproxyStat, only_nodes
-from tierstack.secrets import Secrets
+from tierstack.secrets import Secrets, front_certificate
 
 #: What whoever watches a balancer asks: 200 while at least one web node takes visitors.
 MONITOR_PATH = "/-/balancer-health"
@@ -157,7 +156,7 @@ def _certificate(cluster: Cluster, secrets: Secrets) -> list[File]:
     if not settings.https:
         return []
     if settings.certificate is not None:
-        content = (cluster.home / Path(settings.certificate).expanduser()).read_bytes()
+        content = front_certificate(cluster).pem.encode()
     else:
         parts = ("front.certificate", "cluster.ca_certificate", "front.key")
         content = "".join(secrets[part] for part in parts).encode()

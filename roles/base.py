@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from roles.web.settings import DOOR, ROOM
 from tierstack import hosts
 from tierstack.model import UNITS, Cluster, Host, Opening, Site
-from tierstack.model.identity import ID, NOTE, irreplaceable
+from tierstack.model.identity import ID, NOTE, authority, irreplaceable
 from tierstack.model.plan import Rules
 from tierstack.model.preflight import HAVE_ACCOUNTS
 from tierstack.model.served import served_names, site_notes
@@ -160,6 +160,7 @@ def _note(cluster: Cluster, host: Host, secrets: Secrets, served: Collection[str
     """Note on a host what its cluster is: the next run's look at the hosts asks for it."""
     note = {
         "id": secrets[ID],
+        "authority": authority(secrets["cluster.ca_certificate"]),
         "secrets": irreplaceable(secrets.values),
         "sites": site_notes(cluster, served),
         "memory_mb": host.memory_mb,

@@ -27,7 +27,7 @@ from tierstack.model.sizing import (
 )
 from tierstack.model.source import check_sources, contents_of, sentences
 from tierstack.new import make
-from tierstack.secrets import check_secrets
+from tierstack.secrets import certificate_news, check_secrets
 from tierstack.vagrant import vagrant
 
 _INVENTORY = click.argument("inventory", type=click.Path(path_type=Path))
@@ -118,6 +118,8 @@ def check(inventory: Path) -> None:
     console.print(f"MEDIA_ROOT reaches the web hosts by {share}.")
     for sentence in _releases(cluster):
         console.print(sentence, soft_wrap=True, markup=False, highlight=False)
+    for sentence in certificate_news(cluster):
+        console.print(sentence, soft_wrap=True)
     click.secho(f"{inventory} is right; no host was asked.", fg="green")
 
 

@@ -10,7 +10,7 @@ import datetime
 import ipaddress
 import re
 import secrets as _random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tierstack.model import Cluster, InventoryError, Mistake, TierstackError
+from tierstack.model.certificate import CertificateError, Pair, ends_of, read_pair
 from tierstack.model.identity import ID, SecretsAtHand, authority
 from tierstack.model.passwords import check_password
 from tierstack.model.raw import nearest
@@ -37,6 +38,10 @@ from tierstack.secrets_file import (
 )
 
 _TEN_YEARS = datetime.timedelta(days=3650)
+
+#: So long before its end a certificate of the cluster's own is made anew; one that a command prints
+#: is the user's to renew, and refused when it is nearly over.
+RENEWED_BEFORE, _REFUSED_BEFORE = datetime.timedelta(days=90), datetime.timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -78,11 +83,61 @@ def secrets_file(cluster: Cluster) -> Path:
 
 def check_secrets(cluster: Cluster) -> list[Mistake]:
     """
-    Return all that is wrong with the secrets of a cluster; nothing is made.
+    Return all that is wrong with the secrets of a cluster, its certificate too; nothing is made.
 
     Commands are run, each once in this process: ask only when their values are needed.
     """
-    return _given(cluster)[1]
+    return _given(cluster)[1] + _certificate_mistakes(cluster)
+
+
+def front_certificate(cluster: Cluster) -> Pair:
+    """
+    Return the user's own certificate of the front door, in the order that HAProxy needs.
+
+    Raises:
+        CertificateError: HAProxy, or visitors, would not take it.
+    """
+    domains = [domain for site in cluster.sites for domain in site.settings.domains]
+    text = _certificate_file(cluster).read_text(encoding="utf-8", errors="replace")
+    return read_pair(text, domains, datetime.datetime.now(datetime.UTC))
+
+
+def certificate_news(cluster: Cluster) -> list[str]:
+    """Return until when the cluster's certificates are good, and what to do, in sentences; none is made."""
+    news = []
+    settings = cluster.settings.balancer
+    if settings.https and settings.certificate is not None:
+        pair = front_certificate(cluster)
+        news.append(f"The certificate of the sites is good until {pair.ends:%Y-%m-%d}.")
+        news += [f"{_certificate_file(cluster)} {warning}." for warning in pair.warnings]
+    file = secrets_file(cluster)
+    stored = {name: value for name, value in read_file(file).items() if isinstance(value, str)}
+    now = datetime.datetime.now(datetime.UTC)
+    for name, what in (
+        ("cluster.ca_certificate", "The cluster's own CA"),
+        ("front.certificate", "The self-signed certificate of the sites"),
+    ):
+        if name not in stored or (name.startswith("front.") and settings.certificate is not None):
+            continue
+        if ends := ends_of([stored[name]]):
+            soon = "; the next deploy renews it" if ends - now < RENEWED_BEFORE else ""
+            news.append(f"{what} is good until {ends:%Y-%m-%d}{soon}.")
+    return news
+
+
+def _certificate_file(cluster: Cluster) -> Path:
+    return cluster.home / Path(cluster.settings.balancer.certificate or "").expanduser()
+
+
+def _certificate_mistakes(cluster: Cluster) -> list[Mistake]:
+    settings = cluster.settings.balancer
+    if not settings.https or settings.certificate is None:
+        return []
+    try:
+        front_certificate(cluster)
+    except CertificateError as error:
+        return [Mistake("balancer.certificate", f"{_certificate_file(cluster)} {error}")]
+    return []
 
 
 def secrets_at_hand(cluster: Cluster) -> SecretsAtHand:
@@ -102,7 +157,7 @@ def secrets_at_hand(cluster: Cluster) -> SecretsAtHand:
         file=file.name,
         id=values.get(ID, ""),
         names=frozenset(values),
-        wanted=frozenset(_wanted(cluster, dict(values))),
+        wanted=frozenset(_wanted(cluster, dict(values), printed)),
         authority=authority(values.get("cluster.ca_certificate", "")),
     )
 
@@ -124,7 +179,7 @@ def load_secrets(cluster: Cluster) -> Secrets:
         commands = {name: value for name, value in stored.items() if isinstance(value, Command)}
         values = {name: value for name, value in stored.items() if isinstance(value, str)} | printed
         before = dict(values)
-        for name, make in _wanted(cluster, values).items():
+        for name, make in _wanted(cluster, values, printed).items():
             if name not in values:
                 values[name] = make()
         replaced = [name for name, value in printed.items() if values.get(name) != value]
@@ -144,7 +199,7 @@ def _given(cluster: Cluster) -> tuple[dict[str, str], list[Mistake]]:
     if mistakes:
         return {}, mistakes
     printed: dict[str, str] = {}
-    known = set(_wanted(cluster, {}))
+    known = set(_wanted(cluster, {}, ()))
     ours = ("cluster.", *(f"sites.{site.name}." for site in cluster.sites))
     for name, value in read_file(file).items():
         where = f"{file.name}: {name}"
@@ -195,8 +250,17 @@ def _unfit(file: Path, names: Iterable[str]) -> list[Mistake]:
     return [Mistake(f"{file.name}: {name}", what) for name in names]
 
 
-def _wanted(cluster: Cluster, values: dict[str, str]) -> dict[str, Callable[[], str]]:
-    """Return how to make each secret, in the order in which they need each other."""
+def _wanted(
+    cluster: Cluster, values: dict[str, str], printed: Collection[str]
+) -> dict[str, Callable[[], str]]:
+    """
+    Return how to make each secret, in the order in which they need each other.
+
+    Args:
+        cluster: the cluster.
+        values: the secrets that there are; those that must be made anew are taken out.
+        printed: names of those that commands have printed.
+    """
     wanted: dict[str, Callable[[], str]] = {
         ID: lambda: _random.token_hex(8),
         "cluster.replication_password": _password,
@@ -205,16 +269,24 @@ def _wanted(cluster: Cluster, values: dict[str, str]) -> dict[str, Callable[[], 
         wanted[f"sites.{site.name}.database_password"] = _password
         wanted[f"sites.{site.name}.secret_key"] = lambda: _random.token_urlsafe(48)
 
-    if "cluster.ca_key" not in values:
-        values.pop("cluster.ca_certificate", None)
+    def over(name: str) -> bool:
+        """Return whether a certificate has to be another one by now."""
+        before = _REFUSED_BEFORE if name in printed else RENEWED_BEFORE
+        return _ends_within(values[name], before)
+
+    # Of the same key and name: what either has signed, whoever knows only the other one takes.
+    authority_name = "cluster.ca_certificate"
+    if authority_name in values and ("cluster.ca_key" not in values or over(authority_name)):
+        values.pop(authority_name)
 
     def ca_key() -> str:
         return _key_text(ec.generate_private_key(ec.SECP256R1()))
 
     def certificate(prefix: str, common_name: str, names: list[x509.GeneralName]) -> None:
         """Want a key and a certificate for these names; one for others, or nearly over, is made anew."""
-        if not _fits(values, prefix, names):
-            values.pop(f"{prefix}.certificate", None)
+        name = f"{prefix}.certificate"
+        if name in values and (over(name) or not _fits(values, prefix, names)):
+            values.pop(name)
         wanted[f"{prefix}.key"] = ca_key
         wanted[f"{prefix}.certificate"] = lambda: _certificate(
             values[f"{prefix}.key"],
@@ -317,7 +389,8 @@ def _certificate(
         .public_key(_ec_key(key_text).public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + _TEN_YEARS)
+        # Not beyond its authority's end.
+        .not_valid_after(min(now + _TEN_YEARS, ca.not_valid_after_utc))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -326,8 +399,17 @@ def _certificate(
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
+def _ends_within(pem: str, time: datetime.timedelta) -> bool:
+    """Return whether a certificate ends so soon, or is none."""
+    try:
+        found = x509.load_pem_x509_certificate(pem.encode())
+    except ValueError:
+        return True
+    return found.not_valid_after_utc < datetime.datetime.now(datetime.UTC) + time
+
+
 def _fits(values: dict[str, str], prefix: str, names: list[x509.GeneralName]) -> bool:
-    """Return whether a certificate is for these names and key, by this authority, and not nearly over."""
+    """Return whether a certificate is for these names and key, by this authority."""
     needed = (f"{prefix}.certificate", f"{prefix}.key", "cluster.ca_certificate")
     if not all(name in values for name in needed):
         return False
@@ -338,10 +420,8 @@ def _fits(values: dict[str, str], prefix: str, names: list[x509.GeneralName]) ->
         found.verify_directly_issued_by(ca)
     except (ValueError, InvalidSignature):
         return False
-    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=30)
     alternative = found.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     return (
-        found.not_valid_after_utc > soon
-        and list(alternative.value) == names
+        list(alternative.value) == names
         and found.public_key() == _ec_key(values[needed[1]]).public_key()
     )

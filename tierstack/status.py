@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,7 @@ from pyinfra_cli.inventory import make_inventory
 
 from tierstack.host_keys import advice
 from tierstack.model import TIERS, UNITS, Cluster, Host
+from tierstack.model.certificate import WARN_DAYS, ends_of
 from tierstack.model.media_home import COPY_UNITS
 from tierstack.model.plan import listed
 from tierstack.model.primary import slot_name, switch_to
@@ -25,6 +27,7 @@ from tierstack.model.shell import quoted
 from tierstack.operations.haproxy import HaproxyStat, Server
 from tierstack.operations.postgres import DbState, Peers, ask_peers, look, streams
 from tierstack.operations.remote import RemoteFact, program
+from tierstack.secrets import RENEWED_BEFORE
 
 _CONNECT_TIMEOUT_S = 5
 
@@ -37,6 +40,13 @@ _FIREWALL_NOTES = {
     " there: systemctl restart tierstack-firewall",
     "closed": "its firewall has lost its rules, and lets in nothing but SSH; type: pyinfra {inventory}"
     " deploy.py",
+}
+
+#: Of which certificate a tier's line tells, as `look.py` calls it.
+_CERTIFICATES = {
+    "balancer": ("front", "its certificate"),
+    "db": ("database", "its certificate"),
+    "web": ("CA", "the cluster's CA"),
 }
 
 _Rotation = dict[str, dict[str, Server]]
@@ -202,7 +212,40 @@ def judge(
                 continue
             nodes.append(_JUDGES[tier](cluster, host, said, rotation))
     nodes = _with_second_writers(_with_primary_count(nodes), answers, others or {})
+    nodes = _with_certificates(cluster, nodes, answers, datetime.datetime.now(datetime.UTC))
     return _with_firewalls(cluster, nodes, answers)
+
+
+def _with_certificates(
+    cluster: Cluster,
+    nodes: Sequence[Node],
+    answers: Mapping[str, dict[str, Any] | str],
+    now: datetime.datetime,
+) -> list[Node]:
+    """Say until when the front door's certificate is good, and which one of a node's is nearly over."""
+    found = []
+    for node in nodes:
+        said = answers[node.host]
+        kind, what = _CERTIFICATES.get(node.tier, ("", ""))
+        pems = said.get("certificates", {}).get(kind) if isinstance(said, dict) else None
+        ends = ends_of(pems or ())
+        if ends is None:
+            found.append(node)
+            continue
+        serves = node.serves
+        if kind == "front" and serves:
+            serves += f", certificate until {ends:%Y-%m-%d}"
+        own = kind != "front" or cluster.settings.balancer.certificate is None
+        left = ends - now
+        note = ""
+        if left < (RENEWED_BEFORE if own else datetime.timedelta(days=WARN_DAYS)):
+            over = "has ended" if left.total_seconds() < 0 else "ends"
+            way = "deploy, which renews it" if own else "renew it, and deploy"
+            note = f"{what} {over} on {ends:%Y-%m-%d}; {way}"
+        good = node.good and not (note and left.days < WARN_DAYS)
+        notes = "; ".join(filter(None, [node.notes, note]))
+        found.append(replace(node, serves=serves, notes=notes, good=good))
+    return found
 
 
 def _with_media_home(cluster: Cluster, answers: Mapping[str, dict[str, Any] | str]) -> Cluster:

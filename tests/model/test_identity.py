@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.model.conftest import HOSTS, SITES, Home
-from tierstack.model.identity import irreplaceable, judge_secrets
+from tierstack.model.identity import authority, irreplaceable, judge_secrets
 from tierstack.secrets import load_secrets, secrets_at_hand, secrets_file
 
 NEW = {"note": {}, "stamps": [], "ca": "", "sites": []}
@@ -18,7 +18,11 @@ EVERYBODY = "lb1, web1, web2, db1, db2, cache1 and media1"
 def noted(home: Home) -> dict[str, Any]:
     """Deploy, as far as the hosts' notes go: return what each host says then."""
     secrets = load_secrets(home.load())
-    note = {"id": secrets["cluster.id"], "secrets": irreplaceable(secrets.values)}
+    note = {
+        "id": secrets["cluster.id"],
+        "authority": authority(secrets["cluster.ca_certificate"]),
+        "secrets": irreplaceable(secrets.values),
+    }
     return {name: {**NEW, "note": note, "stamps": ["base"]} for name in NAMES}
 
 
@@ -79,10 +83,19 @@ def test_file_of_another_cluster_is_refused(
     )
 
 
+def test_copy_from_before_the_id_is_the_clusters_own(home: Home) -> None:
+    """The authority is the same; the id that a plan has made meanwhile is taken over."""
+    said = noted(home)
+    remove(home, "id = ")
+    assert refused(home, said) == []
+    load_secrets(home.load())
+    assert refused(home, said) == []
+
+
 def test_one_host_of_another_cluster_is_named(home: Home) -> None:
     """A host that was a part of another cluster is not taken over by a slip in an address."""
     said = noted(home)
-    said["web2"]["note"] = {**said["web2"]["note"], "id": "0123456789abcdef"}
+    said["web2"]["note"] = {**said["web2"]["note"], "id": "0123456789abcdef", "authority": "ab"}
     (found,) = refused(home, said)
     assert "with whose secrets web2 was deployed; correct the hosts' addresses" in found
 

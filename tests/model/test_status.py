@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.model.conftest import HOSTS, Home
+from tests.model.test_certificate import NOW, Issuer
 from tierstack.model import Cluster
 from tierstack.operations.haproxy import Server
 from tierstack.status import Node, judge
+
+ISSUER = Issuer("Somebody")
 
 
 def answers() -> dict[str, Any]:
@@ -233,3 +237,39 @@ def test_host_without_its_firewall_is_bad(home: Home, firewall: str, note: str) 
     assert (node.notes, node.good) == (note.format(inventory=cluster.inventory), False)
     said["web1"] |= {"firewall": firewall, "hold": "by jane"}
     assert line(cluster, said, "web1").notes.startswith("held back: by jane; its firewall ")
+
+
+def test_ends_of_certificates_are_told(home: Home) -> None:
+    """The front door's always; of the others the one that a deploy is due for."""
+    near = ISSUER.sign(ISSUER.name, ISSUER.key, [], 80)
+    soon = ISSUER.sign(ISSUER.name, ISSUER.key, [], 20)
+    ended = ISSUER.sign(ISSUER.name, ISSUER.key, [], -1)
+    cluster = home.load()
+    said = answers()
+    said["lb1"]["certificates"] = {"front": [ISSUER.pem, near]}
+    said["web1"]["certificates"] = {"CA": [near]}
+    said["web2"]["certificates"] = {"CA": [soon]}
+    said["db1"]["certificates"] = {"database": [ended]}
+    said["db2"]["certificates"] = {"database": [ISSUER.pem]}
+
+    def day(days: int) -> str:
+        return f"{NOW + datetime.timedelta(days=days, hours=1):%Y-%m-%d}"
+
+    lines = {node.host: node for node in judge(cluster, said)}
+    assert lines["lb1"].serves == f"3 of 3 nodes in rotation, certificate until {day(80)}"
+    assert lines["lb1"].notes == f"its certificate ends on {day(80)}; deploy, which renews it"
+    assert lines["web1"].notes == f"the cluster's CA ends on {day(80)}; deploy, which renews it"
+    assert lines["web2"].notes == f"the cluster's CA ends on {day(20)}; deploy, which renews it"
+    assert lines["db1"].notes == f"its certificate has ended on {day(-1)}; deploy, which renews it"
+    assert [name for name, node in lines.items() if not node.good] == ["web2", "db1"]
+    assert lines["db2"].notes == ""
+
+    home.group("balancer", "certificate = 'site.pem'")
+    (home.path / "site.pem").write_text("BEGIN CERTIFICATE PRIVATE KEY", encoding="utf-8")
+    (home.path / "site.pem").chmod(0o600)
+    cluster = home.load()
+    assert line(cluster, said, "lb1").notes == ""
+    said["lb1"]["certificates"] = {"front": [ISSUER.pem, soon]}
+    found = line(cluster, said, "lb1")
+    note = f"its certificate ends on {day(20)}; renew it, and deploy"
+    assert (found.good, found.notes) == (False, note)

@@ -6,6 +6,7 @@ before anything is made anew.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -77,9 +78,10 @@ def authority(pem: str) -> str:
         key = x509.load_pem_x509_certificate(pem.encode()).public_key()
     except ValueError:
         return ""
-    return key.public_bytes(
+    public = key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    ).hex()
+    )
+    return hashlib.sha256(public).hexdigest()[:32]
 
 
 def judge_secrets(cluster: Cluster, at_hand: SecretsAtHand, said: _Said) -> list[Mistake]:
@@ -137,11 +139,14 @@ def judge_secrets(cluster: Cluster, at_hand: SecretsAtHand, said: _Said) -> list
 
 
 def _is_of_another(at_hand: SecretsAtHand, said: Mapping[str, Any]) -> bool:
-    if said["note"] and at_hand.id:
-        return bool(said["note"]["id"] != at_hand.id)
-    # Deployed before there were notes, or the file was written before: the authority tells.
-    theirs = authority(said["ca"])
-    return bool(theirs and at_hand.authority and theirs != at_hand.authority)
+    note = said["note"]
+    if note and note["id"] == at_hand.id:
+        return False
+    # Deployed before there were notes, or a copy of the file from before: the authority tells.
+    theirs = note.get("authority") or authority(said["ca"])
+    if theirs and at_hand.authority:
+        return bool(theirs != at_hand.authority)
+    return bool(note and at_hand.id)
 
 
 def _given(cluster: Cluster, said: Mapping[str, Any]) -> set[str]:

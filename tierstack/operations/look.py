@@ -13,12 +13,14 @@ import subprocess
 import sys  # noqa: F401 -- for the line that calls main
 
 TIMEOUT_S = 3
+CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.S)
 
 
 def main(request):
     found = {"units": {unit: active(unit) for unit in request["units"]}}
     found["drain"] = os.path.exists("/run/tierstack/drain")
     found["hold"] = hold()
+    found["certificates"] = certificates(request["tiers"])
     found["firewall"] = firewall()
     if "web" in request["tiers"]:
         found["web"] = http_status(request["address"], request["web_port"], "/-/health")
@@ -83,6 +85,24 @@ def firewall():
     if not good or "policy drop" not in said:
         return "gone"
     return "" if active("tierstack-firewall") == "active" else "closed"
+
+
+def certificates(tiers):
+    """Return the certificates that a host shows or trusts, by what they are; keys stay in their files."""
+    paths = {
+        "front": ("balancer", "/etc/haproxy/tierstack/front.pem"),
+        "database": ("db", "/etc/tierstack/postgresql/server.crt"),
+        "CA": ("web", "/etc/tierstack/cluster-ca.pem"),
+    }
+    found = {}
+    for name, (tier, path) in paths.items():
+        if tier in tiers:
+            try:
+                with open(path) as file:
+                    found[name] = CERTIFICATE.findall(file.read())
+            except OSError:
+                pass
+    return found
 
 
 def noted():
