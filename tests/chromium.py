@@ -53,6 +53,8 @@ class Chromium:
             "browserName": "chrome",
             "goog:chromeOptions": options,
             "goog:loggingPrefs": {"browser": "ALL"},
+            # A busy machine is given time to lay a page out.
+            "timeouts": {"implicit": 5000},
         }
         made = self._say("POST", "", {"capabilities": {"alwaysMatch": wanted}})
         self._url += f"/{made['sessionId']}"
@@ -95,7 +97,11 @@ class Chromium:
         self._say("DELETE", "")
 
     def _element(self, selector: str) -> str:
-        found = self._say("POST", "/element", {"using": "css selector", "value": selector})
+        try:
+            found = self._say("POST", "/element", {"using": "css selector", "value": selector})
+        except AssertionError as error:
+            shown = self.script("return `${location.href}\\n${document.body.innerText}`")
+            raise AssertionError(f"{error}\n{shown}") from None
         return str(found[_ELEMENT])
 
     def _say(self, method: str, path: str, data: object = None) -> Any:
