@@ -202,6 +202,7 @@ def configuration(cluster: Cluster, host: Host, *, ipv6: bool) -> bytes:
         ],
         sites=sites,
         https=settings.balancer.https,
+        hsts_s=settings.balancer.hsts_s,
         # A visitor's address bar shows no port where it is the scheme's own.
         https_suffix=f":{settings.balancer.https_port}"
         if settings.balancer.https_port != 443

@@ -15,7 +15,7 @@ from tierstack.host_keys import remember, see
 from tierstack.inventory import CHECKOUT, load_cluster
 from tierstack.lab.cli import lab
 from tierstack.model import TIERS, Cluster, Host, InventoryError, Site, TierstackError
-from tierstack.model.front import dns_advice
+from tierstack.model.front import dns_advice, https_advice
 from tierstack.model.graph import svg
 from tierstack.model.shell import quoted
 from tierstack.model.sizing import (
@@ -116,7 +116,7 @@ def check(inventory: Path) -> None:
         console.print(sentence, soft_wrap=True)
     share = cluster.settings.media.share
     console.print(f"MEDIA_ROOT reaches the web hosts by {share}.")
-    for sentence in _releases(cluster):
+    for sentence in [*https_advice(cluster), *_releases(cluster)]:
         console.print(sentence, soft_wrap=True, markup=False, highlight=False)
     for sentence in certificate_news(cluster):
         console.print(sentence, soft_wrap=True)

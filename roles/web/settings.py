@@ -9,6 +9,7 @@ from urllib.parse import quote
 from roles.web.health import HEALTH_PATH
 from tierstack import agents
 from tierstack.model import Cluster, Host, Site
+from tierstack.model.check_scheme import ADVICE, NEEDS_HTTPS, serves_https
 from tierstack.model.front import ADDRESS_HEADERS, PROXY_HEADERS
 from tierstack.model.release import Release
 from tierstack.operations.config import template
@@ -103,6 +104,7 @@ def settings_module(
     settings = site.settings
     password = secrets[f"sites.{site.name}.database_password"]
     secret_key = secrets[f"sites.{site.name}.secret_key"]
+    balancer = cluster.settings.balancer
     # Django writes *.example.com as .example.com.
     domains = [domain.removeprefix("*") for domain in settings.domains]
     offered = {
@@ -137,6 +139,10 @@ def settings_module(
         "domains": domains,
         "origins": origins(cluster, site),
         "hashed_static": settings.hashed_static,
+        # None where a proxy in front may serve it: that is for the site to say.
+        "https": balancer.https or (None if serves_https(cluster) else False),
+        "needs_https": NEEDS_HTTPS,
+        "hsts_s": balancer.hsts_s,
         "static_url": settings.static_url,
         "static_root": release.static,
         "media_url": settings.media_url,
@@ -146,6 +152,7 @@ def settings_module(
         "web/etc/tierstack/sites/site/tierstack_settings.py.j2",
         name=site.name,
         module=settings.settings,
+        advice=ADVICE,
         requirements=settings.requirements.replace("\\", "\\\\").replace('"', '\\"'),
         **{name: repr(value) for name, value in values.items()},
     )

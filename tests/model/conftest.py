@@ -69,6 +69,15 @@ class Home:
         """Write one file of group data."""
         (self.path / "group_data" / f"{name}.py").write_text(dedent(text), encoding="utf-8")
 
+    def pair(self) -> None:
+        """Put a certificate for the site, and its key, into www.pem."""
+        pem = self.path / "www.pem"
+        pem.touch(mode=0o600)
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 90"
+        name = "-subj /CN=www.example.com -addext subjectAltName=DNS:www.example.com"
+        made = [*command.split(), *name.split(), "-keyout", "-", "-out", "-"]
+        pem.write_bytes(subprocess.run(made, capture_output=True, check=True).stdout)
+
     def load(self) -> Cluster:
         """Load the inventory."""
         return load_cluster(self.path / "prod.py")

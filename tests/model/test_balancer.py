@@ -6,6 +6,7 @@ import pytest
 
 from roles.balancer import binds, configuration, name_of
 from tests.model.conftest import HOSTS, SITES, Home
+from tierstack.model.front import https_advice
 from tierstack.model.sizing import balancer_connections
 from tierstack.operations.haproxy import HaproxyStat, Server, judge
 
@@ -182,6 +183,34 @@ def test_doors(home: Home, settings: str, ipv6: bool, expected: list[str]) -> No
     """Every address of the host lets visitors in, IPv6 where the kernel has it."""
     home.group("balancer", settings)
     assert expected == binds(home.load(), ipv6=ipv6)
+
+
+def test_browsers_are_told_of_https_when_asked_to(home: Home) -> None:
+    """On every answer that came by https; what the site says itself stays."""
+    assert not any("Strict-Transport-Security" in line for line in _lines(home))
+    home.pair()
+    home.group("balancer", "certificate = 'www.pem'\nhsts_s = 3600")
+    assert (
+        'http-after-response set-header Strict-Transport-Security "max-age=3600"'
+        " if secure !{ res.hdr(strict-transport-security) -m found }"
+    ) in _lines(home)
+
+
+def test_what_is_left_to_decide_is_said(home: Home) -> None:
+    """HSTS once there is a certificate that browsers know, and Django's own list."""
+    django = (
+        "What Django would have you decide: tierstack-manage blog check --deploy, on a web host."
+    )
+    assert https_advice(home.load()) == [django]
+    home.pair()
+    home.group("balancer", "certificate = 'www.pem'")
+    assert https_advice(home.load()) == [
+        "HSTS: browsers still ask by http first; once https works for good, write hsts_s=3600 in"
+        " balancer, and more later.",
+        django,
+    ]
+    home.group("balancer", "certificate = 'www.pem'\nhsts_s = 3600")
+    assert https_advice(home.load()) == [django]
 
 
 def test_http_only_does_not_redirect(home: Home) -> None:

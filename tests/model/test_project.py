@@ -185,6 +185,25 @@ def test_other_database_is_named(home: Home, settings: dict[str, str], where: st
     assert home.refusal() == [ONE, f"sites[0].settings: {where}: {OTHER_ENGINE}"]
 
 
+def test_what_needs_https_is_named(home: Home) -> None:
+    """Where nothing serves it, as far as the settings' text tells; with a proxy in front it may be."""
+    text = "SECURE_SSL_REDIRECT = True\nSESSION_COOKIE_SECURE = True\nCSRF_COOKIE_SECURE = False\n"
+    _write(home, {"blog/__init__.py": "", "blog/settings.py": text})
+    home.load()
+    home.group("balancer", "https = False")
+    assert home.refusal()[1:] == [
+        f"sites[0].settings: blog/settings.py, line {line}: {name} is True, and balancer.https is"
+        f" False, so {outcome}; write https=True in balancer, or the proxy in front that ends TLS"
+        " as trusted_proxies, or False there"
+        for line, name, outcome in (
+            (1, "SECURE_SSL_REDIRECT", "every page leads to a port that nobody serves"),
+            (2, "SESSION_COOKIE_SECURE", "no log-in lasts"),
+        )
+    ]
+    home.group("balancer", "https = False\ntrusted_proxies = ['192.0.2.7']")
+    home.load()
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -236,6 +236,17 @@ def test_host_line_is_refused(home: Home, change: tuple[str, str], message: str)
         ),
         (
             "balancer",
+            "hsts_s = 3600",
+            "balancer.hsts_s: browsers that were told so let nobody past a self-signed certificate"
+            " (3600); write where yours is as balancer.certificate, or 0",
+        ),
+        (
+            "balancer",
+            "hsts_s = 3600\nhttps = False",
+            "balancer.hsts_s: browsers take it by https only (3600, with https=False); write 0",
+        ),
+        (
+            "balancer",
             "trusted_proxies = ['10.0.0.300']",
             'balancer.trusted_proxies: "10.0.0.300" is not an address or a network; write e.g. "203.0.113.5"',
         ),

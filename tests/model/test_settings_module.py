@@ -258,6 +258,40 @@ def test_settings_that_are_refused_are_not_used_half_read(
         start(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3"}})
 
 
+def test_https_decides_on_cookies_and_redirects(home: Home, start: Any) -> None:
+    """As Django's `check --deploy` asks, where the site says nothing of it; HSTS by its own setting."""
+    names = ("SECURE_SSL_REDIRECT", "SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE")
+    found = start()
+    assert [found[name] for name in names] == [True] * 3
+    assert "SECURE_HSTS_SECONDS" not in found
+    assert start(SESSION_COOKIE_SECURE=False)["SESSION_COOKIE_SECURE"] is False
+    home.pair()
+    home.group("balancer", "certificate = 'www.pem'\nhsts_s = 3600")
+    assert start()["SECURE_HSTS_SECONDS"] == 3600
+    assert start(SECURE_HSTS_SECONDS=9)["SECURE_HSTS_SECONDS"] == 9
+
+
+def test_what_needs_https_is_refused_without(home: Home, start: Any) -> None:
+    """By its name, and before the release serves; a proxy in front may have https."""
+    home.group("balancer", "https = False")
+    assert "SESSION_COOKIE_SECURE" not in start(SECURE_SSL_REDIRECT=False)
+    for name, outcome in {
+        "SECURE_SSL_REDIRECT": "every page leads to a port that nobody serves",
+        "SESSION_COOKIE_SECURE": "no log-in lasts",
+        "CSRF_COOKIE_SECURE": "no form is taken",
+    }.items():
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 -- as above
+            start(**{name: True})
+        assert str(caught.value) == (
+            f"blog.settings: {name} is true here, and balancer.https is False, so {outcome}; write"
+            " https=True in balancer, or the proxy in front that ends TLS as trusted_proxies, or"
+            " False there"
+        )
+    start(SECURE_SSL_REDIRECT=True, SECURE_SSL_HOST="secure.example.com")
+    home.group("balancer", "https = False\ntrusted_proxies = ['192.0.2.7']")
+    assert start(SECURE_SSL_REDIRECT=True)["SECURE_SSL_REDIRECT"] is True
+
+
 def test_library_that_takes_over_gets_what_the_cluster_decides(
     start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

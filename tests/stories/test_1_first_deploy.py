@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,15 @@ def test_chunked_body_is_never_cut(operator: Operator) -> None:
             " 'select length(message) from guestbook_entry order by id desc limit 1'",
         )
         assert newest == "300"
+
+
+def test_django_finds_little_to_warn_of(operator: Operator) -> None:
+    """Cookies go by https only, as all pages do; what is left is HSTS, which is asked for."""
+    cookies = operator.door.ask("/admin/login/").cookies
+    assert all("; Secure" in cookie for cookie in cookies), cookies
+    assert len(cookies) == 1
+    said = operator.ask("web1", "tierstack-manage example check --deploy 2>&1")
+    assert set(re.findall(r"\(([a-z]+\.[EW]\d+)\)", said)) == {"security.W004"}, said
 
 
 def test_outer_address_is_not_believed(operator: Operator) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tierstack.model.check_hosts import check_hosts
 from tierstack.model.check_project import check_project
+from tierstack.model.check_scheme import check_scheme
 from tierstack.model.check_settings import check_settings, readable_sites
 from tierstack.model.cluster import (
     FIRST_SITE_UID,
@@ -62,6 +63,7 @@ def check(raw: RawInventory) -> Cluster:
     mistakes += _check_standbys(cluster)
     mistakes += _check_storage(cluster)
     mistakes += _check_files(cluster)
+    mistakes += check_scheme(cluster)
     if mistakes:
         raise InventoryError(raw.path, mistakes)
     return cluster

@@ -44,3 +44,18 @@ def dns_advice(cluster: Cluster) -> list[str]:
         )
         said.append(f"{those}: for visitors from outside, write {instead} instead.")
     return said
+
+
+def https_advice(cluster: Cluster) -> list[str]:
+    """Return what of a site's safety in transit is left to its owner, in sentences."""
+    balancer, said = cluster.settings.balancer, []
+    if balancer.https and balancer.certificate and not balancer.hsts_s:
+        said.append(
+            "HSTS: browsers still ask by http first; once https works for good, write hsts_s=3600 in"
+            " balancer, and more later."
+        )
+    name = cluster.sites[0].name
+    said.append(
+        f"What Django would have you decide: tierstack-manage {name} check --deploy, on a web host."
+    )
+    return said

@@ -428,6 +428,13 @@ class BalancerSettings(_Settings):
     https: bool = Field(
         default=True, description="Serve https and redirect http to it; `False` serves http only."
     )
+    hsts_s: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="How long browsers shall come to these names by https only"
+        " (`Strict-Transport-Security`), in seconds, on pages, files and errors alike. They cannot"
+        " be told otherwise before: begin with an hour, 3600, and write 31536000 once https works"
+        " for good. A site's own `SECURE_HSTS_SECONDS` goes before it on the site's pages.",
+    )
     certificate: str | None = Field(
         default=None,
         description="PEM file with certificate chain and key, relative to the directory that holds"
