@@ -166,3 +166,69 @@ def test_passwords_in_requirements_are_not_shown() -> None:
     assert without("x@ git+https://me:s3cret@a.test/x.git") == "x@ git+https://****@a.test/x.git"
     assert without("git+https://t0ken@a.test/x@v1") == "git+https://****@a.test/x@v1"
     assert without("git+ssh://git@a.test/x.git") == "git+ssh://git@a.test/x.git"
+
+
+#: Of pip 23 on a host without compiler.
+_UWSGI = """\
+Collecting Django<5.3,>=5.2 (from -r requirements.txt (line 1))
+Collecting uwsgi (from -r requirements.txt (line 2))
+  Preparing metadata (pyproject.toml): finished with status 'done'
+Collecting pycparser (from cffi->-r requirements.txt (line 3))
+Building wheels for collected packages: uwsgi
+  Building wheel for uwsgi (pyproject.toml): finished with status 'error'
+  error: subprocess-exited-with-error
+
+  × Building wheel for uwsgi (pyproject.toml) did not run successfully.
+          raise Exception("you need a C compiler to build uWSGI")
+      Exception: you need a C compiler to build uWSGI
+  ERROR: Failed building wheel for uwsgi
+Failed to build uwsgi
+"""
+_PSYCOPG = """\
+Collecting psycopg[c]>=3.2 (from -r requirements/production.txt (line 3))
+Collecting psycopg-c==3.3.9 (from psycopg[c]>=3.2->-r requirements/production.txt (line 3))
+  Downloading psycopg_c-3.3.9.tar.gz (702 kB)
+  Preparing metadata (pyproject.toml): finished with status 'error'
+  error: subprocess-exited-with-error
+
+  × Preparing metadata (pyproject.toml) did not run successfully.
+      couldn't run 'pg_config' --includedir: [Errno 2] No such file or directory: 'pg_config'
+error: metadata-generation-failed
+"""
+_HEADER = """\
+Collecting pyfuse3 (from -r requirements.txt (line 1))
+  error: subprocess-exited-with-error
+      src/x.c:3:10: fatal error: fuse3/fuse.h: No such file or directory
+  ERROR: Failed building wheel for pyfuse3
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            _UWSGI,
+            "requirements.txt, line 2: uwsgi cannot be built here, as pip says above: a C compiler is"
+            ' missing; write packages=["build-essential", "python3-dev"] in the site, or require a'
+            " version that comes built",
+        ),
+        (
+            _PSYCOPG,
+            "requirements/production.txt, line 3: psycopg-c cannot be built here, as pip says above:"
+            ' pg_config is missing; write packages=["libpq-dev", "build-essential", "python3-dev"] in'
+            " the site, or require a version that comes built",
+        ),
+        (
+            _HEADER,
+            "requirements.txt, line 1: pyfuse3 cannot be built here, as pip says above; the header"
+            " fuse3/fuse.h is missing: find its Debian package; write what it needs as packages=[…] in"
+            " the site, or require a version that comes built",
+        ),
+        ("ERROR: No matching distribution found for nothing==1", ""),
+        ("error: subprocess-exited-with-error\n  × git clone --filter=blob:none did not run", ""),
+    ],
+    ids=["compiler", "pg_config", "header", "nothing to build", "git"],
+)
+def test_package_that_cannot_be_built_is_named(said: str, told: str) -> None:
+    """The line of the user's file, what is missing, and the Debian packages that bring it."""
+    assert web_release.build_trouble(said) == told

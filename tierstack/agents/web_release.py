@@ -154,6 +154,8 @@ def install(
     if output is not None:
         remove(release)
         output = without_passwords(output)
+        if unbuilt := build_trouble(output):
+            return fail(output, f"{host}: site {site}: {unbuilt}, and deploy again; {UNTOUCHED}")
         where = f"{host}: site {site}: {requirements}"
         of = asked["of"] if asked["packages"] else ""
         return fail(output, f"{where}: {not_installed(output, requirements, of)}; {UNTOUCHED}")
@@ -648,6 +650,69 @@ CULPRITS = (
     r"Could not open requirements file: .*?'([^']+)'",
     r"Could not find a version that satisfies the requirement (.+?) \(",
 )
+
+
+# What pip's output says that is missing where a package has to be compiled, what that is, and the
+# Debian packages that bring it.
+COMPILER = ("build-essential", "python3-dev")
+MISSING: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (r"pg_config", "pg_config", ("libpq-dev", *COMPILER)),
+    (r"mysql_config|MYSQLCLIENT_CFLAGS", "mysql_config", ("default-libmysqlclient-dev", "pkg-config", *COMPILER)),
+    (r"libxml/|libxml2|xslt-config", "libxml2", ("libxml2-dev", "libxslt1-dev", *COMPILER)),
+    (r"found for jpeg|jpeglib\.h", "libjpeg", ("libjpeg-dev", "zlib1g-dev", *COMPILER)),
+    (r"\bffi\.h", "libffi", ("libffi-dev", *COMPILER)),
+    (r"openssl/\S+\.h", "OpenSSL's headers", ("libssl-dev", *COMPILER)),
+    (r"\blber\.h|\bldap\.h", "OpenLDAP's headers", ("libldap2-dev", "libsasl2-dev", *COMPILER)),
+    (r"gdal-config", "gdal-config", ("libgdal-dev", *COMPILER)),
+    (r"cairo\.h|Dependency \"?cairo", "cairo", ("libcairo2-dev", "pkg-config", *COMPILER)),
+    (r"xmlsec", "xmlsec", ("libxmlsec1-dev", "pkg-config", *COMPILER)),
+    (r"can't find Rust compiler|cargo, the Rust", "a Rust compiler", ("cargo", "rustc", *COMPILER)),
+    (r"Python\.h", "Python's headers", COMPILER),
+    (
+        r"need a C compiler|'[^']*\b(?:gcc|g\+\+|cc)' failed: No such file"
+        r"|No such file or directory: '[^']*\b(?:gcc|g\+\+|cc)'|Unknown compiler",
+        "a C compiler",
+        COMPILER,
+    ),
+)  # fmt: skip
+
+
+def build_trouble(output: str) -> str:
+    """
+    Return which requirement cannot be built, what is missing for it and what to write; "" if all can.
+
+    The line is that of the user's file, though it may be a package of a package that fails.
+    """
+    begun, broken, said = output.partition("error: subprocess-exited-with-error")
+    # To fetch a package, or what it is built with, are other troubles.
+    if not broken or re.search(r"× (?:git|hg|svn|pip subprocess) ", said):
+        return ""
+    failed = re.search(r"Failed building wheel for (\S+)", said)
+    collected = re.findall(r"^(?:Collecting|Processing) (\S+)(.*)$", begun, re.MULTILINE)
+    named = [(name, rest) for name, rest in collected if failed and same_name(name, failed[1])]
+    name, rest = (named or collected or [("", "")])[-1]
+    what = failed[1] if failed else re.split(r"[=<>!~\[;]", name)[0]
+    line = re.search(r"-r (\S+) \(line (\d+)\)", rest)
+    where = f"{line[1]}, line {line[2]}: " if line else ""
+    lacks = [(thing, debian) for sign, thing, debian in MISSING if re.search(sign, said)]
+    if not lacks:
+        header = re.search(r"fatal error: (\S+\.h): No such file", said)
+        more = f"; the header {header[1]} is missing: find its Debian package" if header else ""
+        return (
+            f"{where}{what or 'a package'} cannot be built here, as pip says above{more}; write what it"
+            " needs as packages=[…] in the site, or require a version that comes built"
+        )
+    packages = list(dict.fromkeys(package for _, debian in lacks for package in debian))
+    return (
+        f"{where}{what} cannot be built here, as pip says above: {lacks[0][0]} is missing; write"
+        f" packages={json.dumps(packages)} in the site, or require a version that comes built"
+    )
+
+
+def same_name(requirement: str, package: str) -> bool:
+    """Whether a requirement, as pip collects it, is for a package."""
+    name = re.split(r"[=<>!~\[;@ ]", requirement)[0]
+    return re.sub(r"[-_.]+", "-", name).lower() == re.sub(r"[-_.]+", "-", package).lower()
 
 
 def failing_requirement(output: str) -> str:
