@@ -60,6 +60,17 @@ def test_files_go_to_the_media_hosts(home: Home) -> None:
     assert "server media1 10.0.0.41:8081" in _section(home, "backend media")
 
 
+def test_every_backend_that_is_used_is_there(home: Home) -> None:
+    """Also where web hosts serve the files: HAProxy refuses a configuration that names another."""
+    one_web = HOSTS.replace('("web2", {"address": "10.0.0.12", "memory_mb": 1024}),', "")
+    for hosts in (HOSTS, one_web.replace("    media = [", "    _media = [")):
+        home.inventory(hosts)
+        lines = _lines(home)
+        used = {line.split()[1] for line in lines if line.startswith("use_backend ")}
+        assert used <= {line.split()[1] for line in lines if line.startswith("backend ")}
+        assert ("media" in used) == (hosts is HOSTS)
+
+
 def test_home_of_uploads_is_asked_for_what_others_lack(home: Home) -> None:
     """Each media host gets its share; a 404 goes to the home, and one of a moment ago to it alone."""
     media = '[("media1", {"address": "10.0.0.41", "memory_mb": 512})'
