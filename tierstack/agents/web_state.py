@@ -38,7 +38,7 @@ def report(marker: str, own_caches: Collection[str]) -> None:
         marker: what begins the line.
         own_caches: aliases of caches that each host may keep for itself.
     """
-    wrong, local = {*not_taken(), *not_configured()}, set()
+    wrong, local = {*not_taken(), *not_configured(), *made_by_pages()}, set()
     if not wrong:  # What cannot be used cannot be looked at either.
         local = {*databases(), *sessions(), *other_caches(own_caches), *uploads()}
     found = {"settings": sorted(wrong), "local": sorted(local)}
@@ -84,6 +84,20 @@ def not_configured() -> Iterator[str]:
         yield (
             f"EMAIL_BACKEND: {settings.EMAIL_BACKEND} cannot be used ({said(error)}), and the first"
             " mail would fail; correct it and what it needs"
+        )
+
+
+def made_by_pages() -> Iterator[str]:
+    """Say what pages would make of static files while they are asked for: nobody else has it."""
+    if "compressor" not in settings.INSTALLED_APPS or not getattr(
+        settings, "COMPRESS_ENABLED", False
+    ):
+        return
+    if not getattr(settings, "COMPRESS_OFFLINE", False):
+        yield (
+            "COMPRESS_OFFLINE: django-compressor would make files as pages are asked for, where no"
+            " other host has them; write COMPRESS_OFFLINE = True, and in the site"
+            ' build=["manage.py collectstatic --noinput", "manage.py compress"]'
         )
 
 
