@@ -12,6 +12,12 @@ from tierstack.secrets import load_secrets
 
 LINE = 'lab_host("web3", 13),'
 
+#: Holds dpkg's locks until a while after a run has begun.
+HOLD_DPKG = (
+    'import fcntl, time; a, b = [open("/var/lib/dpkg/" + name, "w") for name in ("lock",'
+    ' "lock-frontend")]; fcntl.lockf(a, fcntl.LOCK_EX); fcntl.lockf(b, fcntl.LOCK_EX); time.sleep(20)'
+)
+
 
 def test_node_is_added_and_removed_without_a_failed_request(operator: Operator) -> None:
     """
@@ -24,8 +30,12 @@ def test_node_is_added_and_removed_without_a_failed_request(operator: Operator) 
     operator.lab("up", str(operator.inventory))
     status, plan = planned(operator, "--diff")
     assert status == 2, plan["summary"]
+    # As unattended-upgrades does on a host that is a few minutes old.
+    operator.ask("web4", f"systemd-run -q --unit=apt-at-work python3 -c '{HOLD_DPKG}'")
     with steady_visitor(operator.door, "/status.json") as seen:
         done = operator.deploy_well()
+    assert "another program changes packages there (python3, process " in done.err
+    assert ", apt-at-work.service); its end is waited for, up to 10 min" in done.err
     assert [operation for operation in plan["operations"] if operation["perhaps"]] == []
     assert [f"{o['name']}: {', '.join(o['hosts'])}" for o in plan["operations"]] == done.changes
     assert_web4_is_planned(plan)

@@ -2,44 +2,30 @@
 
 Reason: `apt.packages` lets packages start their services on installation. On a host of several
 tiers lighttpd then takes port 80 and Apache fails to start; everywhere a service would answer with
-its distribution's configuration, before ours and the firewall are in place.
+its distribution's configuration, before ours and the firewall are in place. It also gives up at once
+where another program has dpkg's lock, as on a host that is a few minutes old.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
+from pyinfra import host, logger
 from pyinfra.api.operation import operation
 
-from tierstack.model.plan import Effect, listed
+from tierstack.model.plan import Effect
 from tierstack.operations.foreseen import Foreseen
+from tierstack.operations.remote import RemoteFact, program, run
 
-# dpkg asks /usr/sbin/policy-rc.d before it starts a service (Debian policy, invoke-rc.d); one that
-# the administrator has put there is left alone, one that a killed run of ours left is not. A list younger than a day is not fetched again, but
-# one that leads nowhere is. dpkg's lock is waited for: unattended-upgrades may hold it.
-_INSTALL = """
-set -e
-export DEBIAN_FRONTEND=noninteractive
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ] || grep -q tierstack $policy; then
-    trap 'rm -f $policy' EXIT
-    printf '#!/bin/sh\\n# tierstack: while packages are installed\\nexit 101\\n' > $policy
-    chmod 755 $policy
-fi
-options="-y -q -o DPkg::Lock::Timeout=120 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
-dpkg --configure -a
-if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mtime -1 2>/dev/null)" ]; then
-    apt-get $options update
-fi
-install() {{
-    apt-get $options --no-install-recommends install {packages}
-}}
-install || {{ apt-get $options update && install; }} || {{
-    echo "tierstack: {names} cannot be installed, as apt says above; look whether this host reaches" \
-        "its package sources (apt-get update), and deploy again; nothing that serves was changed." >&2
-    exit 1
-}}
-"""
+_AGENT = "packages_agent.py"
+
+#: How long whoever changes packages on a host is waited for, in seconds: a new host's
+#: unattended-upgrades may have much to do.
+PATIENCE_S = 600
+
+
+class PackagesHeld(RemoteFact):
+    """Which other program changes packages on a host."""
 
 
 @operation()
@@ -52,6 +38,17 @@ def packages(missing: Sequence[str], before: str = "") -> Generator[Foreseen, No
         before: shell command to run first when something is missing, e.g. to write a
             configuration that a package reads while it is installed.
     """
-    if missing:
-        script = before + _INSTALL.format(packages=" ".join(missing), names=listed(missing))
-        yield Foreseen("sh", effect=Effect(packages=tuple(missing)), _stdin=script)
+    if not missing:
+        return
+    if who := host.get_fact(PackagesHeld, _stdin=program(_AGENT, {"verb": "look"}))["holder"]:
+        logger.warning(
+            f"{host.print_prefix}another program changes packages there ({who}); its end is waited for,"
+            f" up to {PATIENCE_S // 60} min"
+        )
+    request = {
+        "verb": "install",
+        "packages": list(missing),
+        "before": before,
+        "patience_s": PATIENCE_S,
+    }
+    yield run(_AGENT, request, Effect(packages=tuple(missing)))
