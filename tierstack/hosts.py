@@ -23,7 +23,7 @@ from tierstack.inventory import checked_cluster
 from tierstack.model import Cluster, Host, InventoryError, Mistake
 from tierstack.model.identity import judge_secrets
 from tierstack.model.media_home import MediaHomeError, MediaRoot, decide_home
-from tierstack.model.preflight import clock_offset_s, judge, no_answer, question
+from tierstack.model.preflight import clock_offset_s, judge, no_answer, noise, question
 from tierstack.model.served import judge_sites, leaving_sites
 from tierstack.model.sizing import check_capacity, planned_memory_mb
 from tierstack.operations.remote import program
@@ -133,7 +133,9 @@ def surveyed_cluster(
             "container": list(packages(declared, host, True)) if packages else [],
             "machine": list(packages(declared, host, False)) if packages else [],
         }
-        stdin = program("preflight_agent.py", question(declared, host, names, kinds))
+        stdin = program(
+            "preflight_agent.py", question(declared, host, names, kinds), "other_firewall.py"
+        )
         asked[host.name] = gevent.spawn(_ask, connected, stdin)
     answers = {name: greenlet.get() for name, greenlet in asked.items()}
     _facts.update({name: said for name, said in answers.items() if isinstance(said, dict)})
@@ -232,6 +234,8 @@ def _ask(host: PyinfraHost, stdin: str) -> dict[str, Any] | str:
         return no_answer(str(error), **escalation)
     if not good:
         return no_answer(output.stderr, **escalation)
+    if what := noise(output.stdout_lines):
+        return what
     found: dict[str, Any] = json.loads(output.stdout_lines[-1])
     if found:
         began, ended = found["clock"]

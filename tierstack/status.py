@@ -22,8 +22,10 @@ from tierstack.model import TIERS, UNITS, Cluster, Host
 from tierstack.model.certificate import WARN_DAYS, ends_of
 from tierstack.model.media_home import COPY_UNITS
 from tierstack.model.plan import listed
+from tierstack.model.preflight import noise
 from tierstack.model.primary import slot_name, switch_to
 from tierstack.model.shell import quoted
+from tierstack.model.shut import shut_by_other
 from tierstack.operations.haproxy import HaproxyStat, Server
 from tierstack.operations.postgres import DbState, Peers, ask_peers, look, streams
 from tierstack.operations.remote import RemoteFact, program
@@ -79,7 +81,11 @@ class Node:
 
 
 class NodeState(RemoteFact):
-    """What `look.py` says of a host; one execution."""
+    """What `look.py` says of a host, or what its shell says; one execution."""
+
+    def process(self, output: list[str]) -> dict[str, Any]:
+        what = noise(output)
+        return {"noise": what} if what else super().process(output)
 
 
 def survey(cluster: Cluster) -> list[Node]:
@@ -160,8 +166,10 @@ def _ask(cluster: Cluster, host: Host, connected: PyinfraHost) -> dict[str, Any]
         try:
             connected.connect(show_errors=False, raise_exceptions=True)
             found: dict[str, Any] | None = connected.get_fact(
-                NodeState, _stdin=program("look.py", request)
+                NodeState, _stdin=program("look.py", request, "other_firewall.py")
             )
+            if found and "noise" in found:
+                return str(found["noise"])
             if found and "balancer" in host.tiers:
                 found["servers"] = connected.get_fact(HaproxyStat)
             if found and "db" in host.tiers:
@@ -442,14 +450,17 @@ def _with_firewalls(
     cluster: Cluster, nodes: list[Node], answers: Mapping[str, dict[str, Any] | str]
 ) -> list[Node]:
     """Name each host whose firewall is not what it should be, in its first line."""
-    wrong = {
-        name: _FIREWALL_NOTES[said["firewall"]].format(inventory=quoted(cluster.inventory))
-        for name, said in answers.items()
-        if isinstance(said, dict) and said.get("firewall")
-    }
+    wrong: dict[str, str] = {}
+    for name, said in answers.items():
+        if not isinstance(said, dict):
+            continue
+        if state := said.get("firewall"):
+            wrong[name] = _FIREWALL_NOTES[state].format(inventory=quoted(cluster.inventory))
+        elif other := said.get("other_firewall"):
+            wrong[name] = shut_by_other(cluster, cluster.host(name), other)
     return [
         replace(node, notes="; ".join(filter(None, (node.notes, wrong.pop(node.host)))), good=False)
-        if node.host in wrong
+        if wrong.get(node.host)
         else node
         for node in nodes
     ]

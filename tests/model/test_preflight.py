@@ -11,7 +11,8 @@ import pytest
 
 from tests.model.conftest import SITES, Home
 from tierstack.model import Cluster
-from tierstack.model.preflight import clock_offset_s, judge, no_answer, question
+from tierstack.model.preflight import clock_offset_s, judge, no_answer, noise, question
+from tierstack.operations.other_firewall import opened_by_firewalld, opened_by_ufw
 
 #: A program of a host's, without types.
 preflight_agent: Any = importlib.import_module("tierstack.operations.preflight_agent")
@@ -41,6 +42,7 @@ def said(cluster: Cluster, name: str, **different: Any) -> dict[str, Any]:
         "machine": f"machine of {name}",
         "ports": [],
         "listening": [],
+        "other_firewall": {"name": "", "opened": None},
         "way_in": {"interface": "eth0", "kind": ""},
         "silent": [],
         "links": {},
@@ -541,3 +543,60 @@ def test_kernel_without_nfs_is_found_beforehand(home: Home) -> None:
     home.group("media", 'share = "sshfs"')
     cluster = home.load()
     assert question(cluster, cluster.host("web1"), others, {})["modules"] == {}
+
+
+def test_firewall_of_somebody_else_is_named(home: Home) -> None:
+    """With the ports that it shuts, unless it lets them in."""
+    cluster = home.load()
+    there = {"name": "ufw", "opened": [["tcp", 22]]}
+    assert refused(cluster, "web2", other_firewall=there) == [
+        "web2: ufw is at work there too, and shuts tcp 8080, which the cluster lets in; type there: ufw"
+        " disable, as the cluster's firewall takes its place, or let them in by ufw"
+    ]
+    there["name"] = "firewalld"
+    assert refused(cluster, "lb1", other_firewall=there) == [
+        "lb1: firewalld is at work there too, and shuts tcp 80, tcp 443, which the cluster lets in; type"
+        " there: systemctl disable --now firewalld, as the cluster's firewall takes its place, or let"
+        " them in by firewalld"
+    ]
+    open_now = {"name": "firewalld", "opened": [["tcp", 22], ["tcp", 80], ["tcp", 443]]}
+    assert refused(cluster, "lb1", other_firewall=open_now) == []
+
+
+UFW = """\
+Added user rules (see 'ufw status' for running firewall):
+ufw allow 22/tcp
+ufw limit 2222/tcp
+ufw allow https
+ufw allow from 10.0.0.0/24 to any port 5432 proto tcp
+ufw allow from 10.0.0.9
+ufw deny 9100/tcp
+"""
+FIREWALLD = """\
+public (active)
+  target: default
+  services: ssh
+  ports: 8080/tcp 53/udp
+  rich rules:
+\trule family="ipv4" source address="10.0.0.11" port port="5432" protocol="tcp" accept
+"""
+
+
+def test_rules_of_other_firewalls_are_read() -> None:
+    """As they list them themselves."""
+    shut = "Status: active\nDefault: deny (incoming), allow (outgoing), disabled (routed)\n"
+    found = opened_by_ufw(shut, UFW) or []
+    assert [port for protocol, port in found if protocol == "tcp"] == [22, 443, 2222, 5432]
+    assert opened_by_ufw(shut.replace("deny (in", "allow (in"), UFW) is None
+    found = opened_by_firewalld(FIREWALLD) or []
+    assert found == [["tcp", 22], ["tcp", 5432], ["tcp", 8080], ["udp", 53]]
+    assert opened_by_firewalld(FIREWALLD.replace("default", "ACCEPT")) is None
+
+
+def test_shell_that_prints_something_of_its_own_is_named() -> None:
+    """Whatever its user has in a file such as ~/.bashrc; a program's one line is no noise."""
+    assert noise(['{"root": true}']) == noise([]) == ""
+    assert noise(["Welcome, root! ", "", "{}"]) == (
+        'its shell prints "Welcome, root!" before what a command says, and that garbles every answer;'
+        " in the file that does so, such as ~/.bashrc, write above it: [ -t 1 ] || return"
+    )

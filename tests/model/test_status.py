@@ -273,3 +273,17 @@ def test_ends_of_certificates_are_told(home: Home) -> None:
     found = line(cluster, said, "lb1")
     note = f"its certificate ends on {day(20)}; renew it, and deploy"
     assert (found.good, found.notes) == (False, note)
+
+
+def test_host_with_another_firewall_is_bad(home: Home) -> None:
+    """Its ports are named, unless it lets them in."""
+    cluster, said = home.load(), answers()
+    said["cache1"]["other_firewall"] = {"name": "ufw", "opened": [["tcp", 22]]}
+    node = line(cluster, said, "cache1")
+    assert (node.notes, node.good) == (
+        "ufw is at work there too, and shuts tcp 11211, which the cluster lets in; type there: ufw"
+        " disable, as the cluster's firewall takes its place, or let them in by ufw",
+        False,
+    )
+    said["cache1"]["other_firewall"]["opened"].append(["tcp", 11211])
+    assert line(cluster, said, "cache1").good

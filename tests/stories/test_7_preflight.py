@@ -23,6 +23,7 @@ HOSTS = {
         "plain": 71,
         "large": 72,
         "keyed": 74,
+        "loud": 75,
     },
     "media": {"offline": 73},
 }
@@ -44,6 +45,8 @@ FAULTS = {
     "plain": "useradd -m ops && cp -r .ssh /home/ops && chown -R ops /home/ops",
     "keyed": "useradd -m ops && cp -r .ssh /home/ops && chown -R ops /home/ops && echo ops:secret | chpasswd"
     " && echo 'ops ALL=(ALL) ALL' > /etc/sudoers.d/ops && mount -t tmpfs -o mode=1777,noexec none /tmp",
+    "loud": "useradd -m -s /bin/bash ops && cp -r .ssh /home/ops && echo 'echo Welcome' > /home/ops/.bashrc"
+    " && chown -R ops /home/ops && echo 'ops ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ops",
     "offline": "mkdir -p /srv/example /data/uploads /data/photos && ln -s /data/uploads"
     " /srv/example/media && ln -s /data/photos /data/gone /data/uploads && rm -r /etc/apt/sources.list* /var/lib/apt/lists/* && echo"
     " 'deb http://127.0.0.1:9/debian bookworm main' > /etc/apt/sources.list && echo"
@@ -57,6 +60,7 @@ LINES = {
     "twin2": 'ssh_hostname="{twin1}"',
     "plain": 'ssh_user="ops"',
     "large": "memory_mb=10000000",
+    "loud": 'ssh_user="ops", _sudo=True',
     "keyed": 'ssh_user="ops", _sudo=True, _sudo_password="secret"',
 }
 
@@ -76,7 +80,7 @@ media = dict(share="sshfs")
 """
 
 EXPECTED = """\
-wrong.py: 23 errors, no host was changed
+wrong.py: 24 errors, no host was changed
   balancer.https_port: 443 is taken on front by python3 (squatter.service); type there: systemctl disable --now squatter.service, or write another port
   bare: has no python3; type on it: apt-get install python3
   cache[1].address: {subnet}.99 is not an address of moved, which has {moved}; write the one by which the other hosts reach it
@@ -90,6 +94,7 @@ wrong.py: 23 errors, no host was changed
   large: its firewall would shut tcp 9100 (python3, exporter.service); write base.incoming = ["tcp 9100"], each with "from ADDRESS" if not for everybody, or if nobody needs it, add --data shut=yes
   lost: does not reach small: {small} answers neither ping nor TCP on port 22 or 5432; look at routes and at firewalls between them, e.g. by: ip route get {small}
   lost: its account example is there already and not ours (number 1000, home /home/example, groups example, sudo), and the site would have its rights; choose another name for the site, or if nobody needs the account, type on it: userdel example
+  loud: its shell prints "Welcome" before what a command says, and that garbles every answer; in the file that does so, such as ~/.bashrc, write above it: [ -t 1 ] || return
   offline: /srv/example/media is a link to /data/uploads, and who serves uploads and static files follows no links; mount in its place what it leads to, type on it: rm /srv/example/media && mkdir /srv/example/media && mount --bind /data/uploads /srv/example/media, and write in its /etc/fstab: /data/uploads /srv/example/media none bind 0 0
   offline: /srv/example/media/gone is a link to nothing, and who serves uploads and static files follows no links; type on it: rm /srv/example/media/gone
   offline: /srv/example/media/photos is a link to /data/photos, and who serves uploads and static files follows no links; have in its place what it leads to, type on it: rm /srv/example/media/photos && mv /data/photos /srv/example/media/photos

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -157,6 +157,21 @@ def no_answer(said: str, sudo: bool = False, password: bool = False) -> str:
     return (
         f"sudo does not work there ({shown}); let the SSH user use it without a password: write"
         " USER ALL=(ALL) NOPASSWD: ALL in a file of /etc/sudoers.d"
+    )
+
+
+def noise(lines: Sequence[str]) -> str:
+    """
+    Return what is wrong with a login shell that prints something of its own, "" if it does not.
+
+    Args:
+        lines: what was printed by a program of ours, which prints one line.
+    """
+    if len(lines) < 2:
+        return ""
+    return (
+        f'its shell prints "{lines[0].strip()}" before what a command says, and that garbles every'
+        " answer; in the file that does so, such as ~/.bashrc, write above it: [ -t 1 ] || return"
     )
 
 

@@ -18,6 +18,9 @@ _HARMLESS_PORTS = frozenset({
 #: Of what docker-proxy listens for, the kernel forwards what comes from outside.
 _HARMLESS_PROCESSES = frozenset({"avahi-daemon", "docker-proxy", "rpc.mountd", "rpc.statd"})
 
+#: How other firewalls are turned off for good.
+_TURNED_OFF = {"ufw": "ufw disable", "firewalld": "systemctl disable --now firewalld"}
+
 #: Tunnels whose packets are neither TCP nor UDP, so that no rule lets them in.
 _WITHOUT_PORTS = frozenset(
     {"gre", "gretap", "ip6gre", "ip6gretap", "ipip", "sit", "ip6tnl", "vti", "vti6", "xfrm"}
@@ -64,6 +67,8 @@ def judge_shut(
             f" shut {_shown(carries)}, where it arrives; write {_line(cluster, carries)}, or {remedy}"
         )
         yield Mistake(host.name, what)
+    if what := shut_by_other(cluster, host, said["other_firewall"]):
+        yield Mistake(host.name, what)
     # A firewall that is there has shut it before.
     if closed and not shut and not said["firewall"]["input"]:
         what = (
@@ -71,6 +76,29 @@ def judge_shut(
             ' "from ADDRESS" if not for everybody, or if nobody needs it, add --data shut=yes'
         )
         yield Mistake(host.name, what)
+
+
+def shut_by_other(cluster: Cluster, host: Host, found: Mapping[str, Any]) -> str:
+    """
+    Return what another firewall keeps out that the cluster lets in, and what to do; "" for nothing.
+
+    Args:
+        cluster: the cluster.
+        host: the host.
+        found: as `other_firewall.py` says it.
+    """
+    name, opened = found["name"], found["opened"]
+    if not name or opened is None:
+        return ""
+    wanted = dict.fromkeys((opening.protocol, opening.port) for opening in cluster.openings(host))
+    missing = [f"{way[0]} {way[1]}" for way in wanted if list(way) not in opened]
+    if not missing:
+        return ""
+    return (
+        f"{name} is at work there too, and shuts {', '.join(missing)}, which the cluster lets in; type"
+        f" there: {_TURNED_OFF[name]}, as the cluster's firewall takes its place, or let them in by"
+        f" {name}"
+    )
 
 
 def _shown(entries: Sequence[Mapping[str, Any]]) -> str:

@@ -22,6 +22,7 @@ def main(request):
     found["hold"] = hold()
     found["certificates"] = certificates(request["tiers"])
     found["firewall"] = firewall()
+    found["other_firewall"] = other_firewall()  # noqa: F821 -- sent before this one
     if "web" in request["tiers"]:
         found["web"] = http_status(request["address"], request["web_port"], "/-/health")
         found["releases"] = {site: release(site) for site in request["sites"]}

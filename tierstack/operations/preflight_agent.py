@@ -54,6 +54,7 @@ def main(request):
         found["ports"] = holders(request["ports"])
         found["listening"] = listening()
         found["way_in"] = way_in()
+        found["other_firewall"] = other_firewall()  # noqa: F821 -- sent before this one
         found["silent"] = silent(request["peers"])
         found["accounts"] = accounts(request["accounts"])
         found["note"] = note()

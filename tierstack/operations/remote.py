@@ -28,15 +28,17 @@ from tierstack.operations.foreseen import Foreseen
 _COMMAND = "python3 -c 'import sys; exec(sys.stdin.read())'"
 
 
-def program(file: str, request: dict[str, Any]) -> str:
+def program(file: str, request: dict[str, Any], *parts: str) -> str:
     """
     Return the standard input that has a host run a program.
 
     Args:
         file: a file beside this one; its `main(request)` returns the exit status, or None for 0.
         request: what it is asked, as JSON can say it.
+        parts: files beside this one whose functions it calls.
     """
-    return f"{source_of(file)}\nsys.exit(main(json.loads({json.dumps(request)!r})))\n"
+    source = "\n".join(source_of(part) for part in (*parts, file))
+    return f"{source}\nsys.exit(main(json.loads({json.dumps(request)!r})))\n"
 
 
 def run(file: str, request: dict[str, Any], effect: Effect) -> Foreseen:
