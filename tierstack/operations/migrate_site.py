@@ -118,7 +118,7 @@ def attempts(
                 "undone": undone,
                 "applied": now.applied,
                 "sessions": now.sessions if locked else [],
-                "error": " ".join(str(error).split())[:500],
+                "error": " ".join(str(error).split())[:4000],
             }
         return {"status": "applied", "tries": number, "applied": now.applied}
     raise ValueError("tries")
