@@ -35,6 +35,19 @@ def _section(home: Home, name: str) -> list[str]:
     return lines[start : ends[0] if ends else len(lines)]
 
 
+def test_no_backend_is_named_that_is_not_there(home: Home) -> None:
+    """HAProxy refuses such a configuration; without media hosts nobody leads to them."""
+    one_web_host = HOSTS.replace('("web2", {"address": "10.0.0.12", "memory_mb": 1024}),', "")
+    without_media = one_web_host.partition("media = ")[0]
+    for hosts, expected in ((HOSTS, True), (without_media, False)):
+        home.inventory(hosts)
+        lines = _lines(home)
+        there = {line.split()[1] for line in lines if line.startswith("backend ")}
+        named = {line.split()[1] for line in lines if line.startswith("use_backend ")}
+        assert named <= there
+        assert ("media" in named) is expected
+
+
 def test_every_web_host_is_a_server(home: Home) -> None:
     """Each web host has a line with its address and fewer requests than it has workers."""
     servers = [line for line in _section(home, "backend web") if line.startswith("server ")]

@@ -54,6 +54,9 @@ class Issuer:
         if domains:
             names = [x509.DNSName(domain) for domain in domains]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        else:
+            ca = x509.BasicConstraints(ca=True, path_length=None)
+            builder = builder.add_extension(ca, critical=True)
         return (
             builder.sign(self.key, hashes.SHA256())
             .public_bytes(serialization.Encoding.PEM)
@@ -104,12 +107,11 @@ def test_order_and_line_ends_are_mended(text: str, tmp_path: Path) -> None:
     pair = read_pair(text, DOMAINS, NOW)
     assert pair.pem == GOOD
     assert pair.warnings == ()
-    file = tmp_path / "site.pem"
-    file.write_text(pair.pem, encoding="utf-8")
-    shown = subprocess.run(
-        ["openssl", "x509", "-noout", "-subject", "-in", file], capture_output=True, check=True
-    )
-    assert b"site" in shown.stdout
+    (tmp_path / "root.pem").write_text(ROOT.pem, encoding="utf-8")
+    (tmp_path / "site.pem").write_text(pair.pem, encoding="utf-8")
+    # The first certificate is the site's, and the others lead to the root.
+    chain = ["openssl", "verify", "-CAfile", "root.pem", "-untrusted", "site.pem", "site.pem"]
+    subprocess.run(chain, cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize(

@@ -132,4 +132,5 @@ def test_another_kernel_restarts_nothing(operator: Operator) -> None:
         operator.edit(forget, "")
         for name in hosts:
             operator.on(name, "umount /proc/meminfo")
-    assert (planned.status, planned.out) == (0, "nothing would change\n"), planned.said
+    assert planned.status == 0, planned.said
+    assert planned.out.endswith("nothing would change\n"), planned.said
