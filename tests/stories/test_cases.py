@@ -73,7 +73,7 @@ def test_one_address_leaves_room_for_others(operator: Operator) -> None:
         elsewhere(operator.door) as address,
         steady_visitor(operator.door, "/status.json", per_second=5) as seen,
     ):
-        with silent_visitors(operator.door, 700, address) as silent:
+        with silent_visitors(operator.door, 450, address) as silent:
             wait_until("it has its share", lambda: open_ones(silent) <= 400)
             assert open_ones(silent) > 300
             time.sleep(3)
