@@ -130,6 +130,9 @@ class _Migrate(PyinfraCommand):
             return True
         for line in said["output"]:
             logger.error(f"{host.print_prefix}{line}")
+        if result:
+            # A pool keeps the server's own words to itself, and to what it logs.
+            result = {**result, "error": " ".join([result["error"], *said["output"]])}
         if result and self._place.primary:
             result = {**result, "sessions": self._in_full(result["sessions"])}
         self.sentence = stopped(self._place, result)
