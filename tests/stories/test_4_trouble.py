@@ -253,9 +253,11 @@ def test_rules_that_lock_out_are_taken_back(operator: Operator) -> None:
     operator.ask("cache2", "nft 'add table inet of_another_program'")
     file = operator.home / "lock_out.py"
     file.write_text(
-        "from roles import base\n\n"
+        "from pyinfra import host\n\nfrom roles import base\n"
+        "from tierstack.hosts import surveyed_cluster\n\n"
         "base._ROLLBACK_S = 25  # not the 45 s of others\n"
-        "base._firewall('Nobody comes in', {'input': [], 'output': []})\n"
+        "me = surveyed_cluster().host(host.name)\n"
+        "base._firewall('Nobody comes in', me, {'input': [], 'output': []})\n"
     )
     done = operator.run_file(file, "--limit", "cache2")
     assert done.status != 0
