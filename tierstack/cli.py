@@ -114,8 +114,8 @@ def check(inventory: Path) -> None:
         console.print(f"Site {site.name}: {domains}, from {site.source}", soft_wrap=True)
     for sentence in dns_advice(cluster):
         console.print(sentence, soft_wrap=True)
-    share = cluster.settings.media.share
-    console.print(f"MEDIA_ROOT reaches the web hosts by {share}.")
+    if any(cluster.mounts_share(host) for host in cluster.tier("web")):
+        console.print(f"MEDIA_ROOT reaches the web hosts by {cluster.settings.media.share}.")
     for sentence in [*https_advice(cluster), *_releases(cluster)]:
         console.print(sentence, soft_wrap=True, markup=False, highlight=False)
     for sentence in certificate_news(cluster):

@@ -43,8 +43,8 @@ def _write(home: Home, files: dict[str, str]) -> None:
         ("Django\npsycopg2-binary\n", [NO_CLIENT]),
         ("Django\npylibmc\n", [NO_DRIVER]),
         ("Django>=3.2,<4.2\npymemcache\n", [NO_DRIVER.replace("psycopg[binary]>=3.2", "psycopg2-binary>=2.9")]),
-        ('Django\npymemcache\nPsycoPG[c] ; python_version < "3"\n', [NO_DRIVER]),
-        ('Django\npymemcache\nPsycoPG[c]==3.2 ; python_version >= "3.8" \\\n  --hash=sha256:00\n', []),
+        ('Django\npymemcache\nPsycoPG ; python_version < "3"\n', [NO_DRIVER]),
+        ('Django\npymemcache\nPsycoPG==3.2 ; python_version >= "3.8" \\\n  --hash=sha256:00\n', []),
         # What such a line brings is for pip to say.
         ("Django\nhttps://example.test/stack.tar.gz\n", []),
         ("-r ../elsewhere.txt\n", []),
@@ -61,13 +61,30 @@ def test_missing_packages_are_named(home: Home, text: str, said: list[str]) -> N
         home.load()
 
 
+def test_packages_that_are_built_on_hosts_are_named(home: Home) -> None:
+    """A requirement without a built version: what Debian has to bring, together with what pip fetches by."""
+    lines = "Django\nPsycoPG[C]>=3.2\npymemcache\nuWSGI\nx @ git+https://a.test/x.git\n"
+    _write(home, {"requirements.txt": lines})
+    write = 'write packages=["git", "build-essential", "python3-dev", "libpq-dev"]'
+    assert home.refusal()[1:] == [
+        "sites[0].packages: requirements.txt, line 2: PsycoPG comes as source, and is built on every"
+        f" web host by build-essential, python3-dev and libpq-dev; {write}",
+        "sites[0].packages: requirements.txt, line 4: uWSGI comes as source, and is built on every web"
+        f" host by build-essential and python3-dev; {write}",
+        f"sites[0].packages: requirements.txt, line 5: pip needs git on every web host for that; {write}",
+    ]
+    debian = 'packages=["git", "build-essential", "python3-dev", "libpq-dev"], domains'
+    home.group("all", SITES.replace("domains", debian))
+    home.load()
+
+
 def test_included_files_are_read(home: Home) -> None:
     """The shape of cookiecutter-django: production.txt includes base.txt, which lies beside it."""
     home.group(
         "all", SITES.replace("domains", 'requirements="requirements/production.txt", domains')
     )
     files = {
-        "requirements/production.txt": "-r base.txt\npsycopg[c]==3.2.10\n",
+        "requirements/production.txt": "-r base.txt\npsycopg==3.2.10\n",
         "requirements/base.txt": "Django==5.2.8\n--requirement=more.txt\n",
         "requirements/more.txt": "# ours\npymemcache==4.0.0  # the cluster's\n",
     }

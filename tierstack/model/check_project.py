@@ -10,6 +10,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
 
 from tierstack.model.errors import Mistake
 from tierstack.model.release import PYTHON, PYTHON_FULL
@@ -22,6 +23,17 @@ _DRIVERS = ("psycopg", "psycopg-binary", "psycopg2", "psycopg2-binary")
 
 #: Clients of memcached whose Django backends the cluster fits its settings to.
 _CACHE_CLIENTS = ("pymemcache", "pylibmc")
+
+#: What PyPI has as source only, for Linux, and the Debian packages of the libraries beside a compiler
+#: that its build needs, as its own documentation says.
+_SOURCE_ONLY: dict[str, tuple[str, ...]] = {
+    "mysqlclient": ("default-libmysqlclient-dev", "pkg-config"),
+    "psycopg-c": ("libpq-dev",),
+    "psycopg2": ("libpq-dev",),
+    "pycairo": ("libcairo2-dev", "pkg-config"),
+    "python-ldap": ("libldap2-dev", "libsasl2-dev"),
+    "uwsgi": (),
+}
 
 #: The first Django that a newer Python than that of the hosts is needed for, and which.
 #: Source: Django documentation, "What Python version can I use with Django?".
@@ -67,16 +79,31 @@ def check_project(site: SiteSettings, source: Path, where: str) -> list[Mistake]
 
 
 def _tools(site: SiteSettings, found: Requirements) -> Iterator[str]:
-    """Say which lines pip fetches by a program that no web host gets."""
-    lines: dict[str, str] = {}
+    """Say which lines need Debian packages that no web host gets: to fetch something, or to build it."""
+    needs: dict[tuple[str, ...], str] = {}
     for line, package in found.fetched:
-        lines.setdefault(package, line.where)
-    for package, line_ in lines.items():
-        if package not in site.packages:
-            every = json.dumps(
-                [*site.packages, *(name for name in lines if name not in site.packages)]
+        needs.setdefault(
+            (package,), f"{line.where}: pip needs {package} on every web host for that"
+        )
+    for line, requirement in _applying(found.packages):
+        if debian := _built_with(requirement):
+            what = (
+                f"{line.where}: {requirement.name} comes as source, and is built on every web host"
             )
-            yield f"{line_}: pip needs {package} on every web host for that; write packages={every}"
+            needs.setdefault(debian, f"{what} by {', '.join(debian[:-1])} and {debian[-1]}")
+    lacking = {
+        debian: what for debian, what in needs.items() if not set(debian) <= {*site.packages}
+    }
+    every = list(dict.fromkeys([*site.packages, *(name for debian in lacking for name in debian)]))
+    for what in lacking.values():
+        yield f"{what}; write packages={json.dumps(every)}"
+
+
+def _built_with(requirement: Requirement) -> tuple[str, ...]:
+    """Return the Debian packages that build a requirement which PyPI has no built version of."""
+    names = {requirement.name, *(f"{requirement.name}-{extra}" for extra in requirement.extras)}
+    known = [_SOURCE_ONLY[name] for name in map(canonicalize_name, names) if name in _SOURCE_ONLY]
+    return ("build-essential", "python3-dev", *known[0]) if known else ()
 
 
 def _missing(site: SiteSettings, found: Requirements) -> Iterator[str]:
