@@ -378,8 +378,8 @@ def mount_entries(cluster: Cluster, host: Host, secrets: Secrets) -> list[Entry]
 
 
 def mount_units(cluster: Cluster) -> list[Unit]:
-    """Return the services that mount MEDIA_ROOT of each site."""
-    return [Unit(unit_name(site)) for site in cluster.sites]
+    """Return the services that mount MEDIA_ROOT of each site; none of them can reload."""
+    return [Unit(unit_name(site), reload="true") for site in cluster.sites]
 
 
 def _nfs_client() -> list[Entry]:

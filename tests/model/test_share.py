@@ -184,6 +184,16 @@ def test_sshfs_service_for_each_site(home: Home, asked: list[dict[str, Any]]) ->
     assert "reconnect" not in service
 
 
+@pytest.mark.parametrize("kind", ["nfs", "sshfs"])
+def test_mounts_are_not_asked_to_reload(home: Home, asked: list[dict[str, Any]], kind: str) -> None:
+    """Their services have no way to: a file that asks for no restart would fail the deploy."""
+    cluster, secrets = _cluster(home, kind)
+    share.mount(cluster, cluster.host("web1"), secrets)
+    service = _text(asked[0]["entries"], "/etc/systemd/system/tierstack-media-blog.service")
+    assert "ExecReload" not in service
+    assert [unit.command("reload") for unit in asked[0]["units"]] == ["true"]
+
+
 def test_private_keys_are_for_root_alone(home: Home, asked: list[dict[str, Any]]) -> None:
     """The two private keys lie in files of mode 600, and in no other file."""
     cluster, secrets = _cluster(home, "sshfs")
