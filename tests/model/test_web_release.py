@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import stat
@@ -133,6 +134,38 @@ def exchanging(top: Path) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
+
+
+def test_build_commands_that_fail_leave_no_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What they have begun, or what root had copied when the disk was full, is unpacked anew."""
+    release, account = tmp_path / "release", pwd.getpwuid(ME).pw_name
+    (release / "src").mkdir(parents=True)
+    (release / "src" / "manage.py").touch()
+    built = release / ".built"
+    monkeypatch.setattr(web_release, "CACHE", str(tmp_path / "cache"))
+    asked = {"project": str(release / "src"), "commands": [["npm", "run", "build"]]}
+
+    def build(said: str | None) -> int:
+        built.touch()
+        monkeypatch.setattr(web_release, "run_in_unit", lambda *_: said)
+        return web_release.build_commands(
+            "web1", "shop", account, str(release), str(tmp_path), asked
+        )
+
+    assert (build("no registry"), built.exists()) == (1, False)
+    assert "its build command 'npm run build' fails" in capsys.readouterr().err
+    assert (build(None), built.exists()) == (0, True)
+    monkeypatch.setattr(web_release, "take", full)
+    with pytest.raises(OSError, match="No space left"):
+        build(None)
+    assert not built.exists()
+
+
+def full(*_: object) -> None:
+    """Find no room."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_pip_gets_the_variables_of_the_run() -> None:

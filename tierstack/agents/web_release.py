@@ -409,6 +409,8 @@ def build_commands(
     src = release + "/src"
     if not asked["commands"]:
         return 0
+    # Until they have ended well, what lies there is no source: whoever comes next unpacks it anew.
+    os.unlink(release + "/.built")
     give(src, account)
     # Theirs to write, as programs such as npm want it; the account's own directory is not.
     environment = {"HOME": pip_cache(account), "PATH": f"{release}/venv/bin:{os.environ['PATH']}"}
@@ -433,6 +435,7 @@ def build_commands(
             f"{host}: site {site}: its build commands leave {problem}, which has no place in a"
             f" release; correct that, and deploy again; {UNTOUCHED}",
         )
+    mark(release + "/.built")
     return 0
 
 
