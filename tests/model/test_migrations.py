@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
@@ -130,6 +131,23 @@ def test_what_is_left_half_done() -> None:
         " shell -c 'from django.db import connection; connection.cursor().execute(\"DROP INDEX"
         " CONCURRENTLY price_ix\")'; what served before serves on. Correct it, and deploy again"
     )
+
+
+def test_names_of_the_sites_are_no_commands() -> None:
+    """What somebody is to type as root stands in words that the site has chosen."""
+    words = said(
+        status="failed",
+        migration="shop.0007;reboot",
+        undone=False,
+        invalid_indexes=['"Price"\'; reboot #\x1b'],
+    )
+    assert "tierstack-manage shop sqlmigrate shop '0007;reboot';" in words
+    typed = words.rpartition("is not valid; type: ")[2].partition("; what served before")[0]
+    *_, code = arguments = shlex.split(typed)
+    assert arguments[:-1] == ["tierstack-manage", "shop", "shell", "-c"]
+    assert code.endswith("""execute("DROP INDEX CONCURRENTLY \\"Price\\"'; reboot #\\u001b")""")
+    strange = said(sessions=[{**SESSION, "pid": "1); drop"}, SESSION])
+    assert strange == said()
 
 
 def test_password_that_is_not_the_databases() -> None:

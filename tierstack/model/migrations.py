@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,14 +57,16 @@ def stopped(place: Place, result: Mapping[str, Any] | None) -> str:
         )
     if "password authentication failed" in result["error"]:
         return head + _password(place)
-    what = result["migration"] or "what comes with its migrations"
+    what = _printable(result["migration"]) or "what comes with its migrations"
     if result["status"] == "locked":
         head += (
             f"{what} waited for a lock for {place.lock_s} s"
             + (f", {result['tries']} times over," if result["tries"] > 1 else ",")
             + " and gave way, so that pages do not wait for it"
         )
-        return f"{head}; {_left(place, result)}. {_in_the_way(place, result['sessions'])}"
+        # The site has said so: what is no number is no session, and nothing to type.
+        sessions = [one for one in result["sessions"] if isinstance(one["pid"], int)]
+        return f"{head}; {_left(place, result)}. {_in_the_way(place, sessions)}"
     return (
         f"{head}{what} failed, as Django says above; {_left(place, result)}. Correct it, and deploy"
         " again"
@@ -90,19 +94,25 @@ def _left(place: Place, result: Mapping[str, Any]) -> str:
     if result["migration"] and result["undone"]:
         said.append("nothing of it was applied in this run")
     elif result["migration"]:
-        show = " ".join(result["migration"].split(".", 1))
+        show = _typed(place, "sqlmigrate", *result["migration"].split(".", 1))
         said.append(
             "it is not atomic (atomic = False), so what it did before stays, and Django will begin"
-            f" it anew: compare the tables with: tierstack-manage {place.site} sqlmigrate {show}"
+            f" it anew: compare the tables with: {show}"
         )
     for index in result["invalid_indexes"]:
+        drop = json.dumps(f"DROP INDEX CONCURRENTLY {index}")
+        code = f"from django.db import connection; connection.cursor().execute({drop})"
         said.append(
-            f"the index {index} was begun and is not valid; type: tierstack-manage {place.site}"
-            f" shell -c 'from django.db import connection;"
-            f' connection.cursor().execute("DROP INDEX CONCURRENTLY {index}")\''
+            f"the index {_printable(index)} was begun and is not valid; type:"
+            f" {_typed(place, 'shell', '-c', code)}"
         )
     said.append("what served before serves on")
     return ", and ".join(said) if len(said) < 3 else "; ".join(said)
+
+
+def _typed(place: Place, *arguments: str) -> str:
+    """Return a management command for somebody to type as root: the names in it are the site's."""
+    return _printable(shlex.join(["tierstack-manage", place.site, *arguments]))
 
 
 def _s(result: Mapping[str, Any]) -> str:
