@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -516,6 +518,27 @@ def test_links_are_found(tmp_path: Path) -> None:
         os.lchown(media / "gone", 1000, 1000)
         assert preflight_agent.links({str(media): True}) == {str(media): expected[str(media)]}
     assert found == expected
+
+
+def test_link_that_vanishes_meanwhile_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site that makes and removes links all the time would keep every deploy from its host."""
+    (tmp_path / "here").symlink_to("nowhere")
+    (tmp_path / "gone").symlink_to("nowhere")
+    scandir = os.scandir
+
+    @contextmanager
+    def vanishing(path: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            found = list(entries)
+        (tmp_path / "gone").unlink()
+        yield iter(found)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    found = preflight_agent.links({str(tmp_path): True})
+    assert found == ({str(tmp_path / "here"): ""} if os.geteuid() == 0 else {})
+    assert not preflight_agent.old_mark(str(tmp_path), ".tierstack-home", {".tierstack-home"})
 
 
 def test_kernel_without_nfs_is_found_beforehand(home: Home) -> None:

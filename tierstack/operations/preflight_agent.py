@@ -220,14 +220,18 @@ def links(served):
             and os.path.isdir(path)
         ):
             with os.scandir(path) as entries:
-                inside = [
-                    entry.path
-                    for entry in entries
-                    if entry.is_symlink() and entry.stat(follow_symlinks=False).st_uid == 0
-                ]
+                inside = [entry.path for entry in entries if is_link_of_root(entry)]
             found += sorted(inside)[:SHOWN_LINKS]
     targets = {path: os.path.realpath(path) for path in found}
     return {path: target if os.path.exists(target) else "" for path, target in targets.items()}
+
+
+def is_link_of_root(entry):
+    """Return whether a name is a link that root has made; the site may take it away meanwhile."""
+    try:
+        return entry.is_symlink() and entry.stat(follow_symlinks=False).st_uid == 0
+    except OSError:
+        return False
 
 
 def identity(path):
@@ -240,7 +244,10 @@ def old_mark(path, name, names):
     """Return whether an earlier version has left this mark in MEDIA_ROOT: a file that only root can make."""
     if name not in names:
         return False
-    found = os.lstat(os.path.join(path, name))
+    try:
+        found = os.lstat(os.path.join(path, name))
+    except OSError:
+        return False  # The site may take it away meanwhile.
     return stat.S_ISREG(found.st_mode) and found.st_uid == 0 and found.st_nlink == 1
 
 
