@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +51,13 @@ def answering(pages: Pages) -> Iterator[dict[str, Any]]:
             thread.join()
 
 
+def program() -> dict[str, Any]:
+    """Return what `web-node` defines."""
+    node: dict[str, Any] = {"__name__": "web-node"}
+    exec(template("web/usr/local/lib/tierstack/web-node.j2"), node)
+    return node
+
+
 @pytest.mark.parametrize(
     ("pages", "said"),
     [
@@ -63,12 +75,34 @@ def answering(pages: Pages) -> Iterator[dict[str, Any]]:
         # Another site's pages are not this node's, and a circle is no error of the server's.
         ({"/": (302, "https://id.test/login")}, ""),
         ({"/": (302, "/")}, ""),
+        # What no browser could follow is no reason to take a node out, and what one can is followed.
+        ({"/": (302, "https://[shop.test/")}, ""),
+        (
+            {"/": (302, "/caf\xc3\xa9 1/"), "/caf%C3%A9%201/": (500, "")},
+            "shop: https://shop.test/caf%C3%A9%201/, to which https://shop.test/ leads, answers 500; ",
+        ),
     ],
 )
 def test_page_and_what_it_leads_to_are_looked_at(pages: Pages, said: str) -> None:
     """A front page that only leads to a log-in says nothing of the pages."""
-    node: dict[str, Any] = {"__name__": "web-node"}
-    exec(template("web/usr/local/lib/tierstack/web-node.j2"), node)
+    node = program()
     site = {"name": "shop", "domain": "shop.test"}
     with answering(pages) as settings:
         assert node["page_problem"](settings, site, "/") == said
+
+
+def test_what_a_site_leaves_among_its_notes_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory is the site's: it may hold links in a circle, and be filled all the time."""
+    node = program()
+    notes, doors = tmp_path / "workers", (str(tmp_path / "door"), str(tmp_path / "room"))
+    node |= {"WARM": str(notes), "DRAIN": str(tmp_path / "drain"), "DOORS": doors}
+    notes.mkdir()
+    (notes / "told.10.0.0.1").symlink_to("told.10.0.0.1")
+    (notes / "asked.10.0.0.1").touch()
+    assert not node["all_told"]({"drain_s": 2.5}, time.time() + 60)
+    # Whatever cannot be removed, since somebody goes on writing there.
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    assert node["starting"]({"account": pwd.getpwuid(os.getuid()).pw_name}) == 0
+    assert list(notes.iterdir()) == []
