@@ -230,6 +230,11 @@ def test_what_needs_https_is_named(home: Home) -> None:
         SQLITE + "import django_heroku\ndjango_heroku.settings(locals())\n",
         SQLITE + "settings = dynaconf.DjangoDynaconf(__name__)\n",
         SQLITE + "from somewhere import *\n",
+        SQLITE + "from .databases import DATABASES\n",
+        SQLITE
+        + "try:\n    from .settings import LOCAL as DATABASES\nexcept ImportError:\n    pass\n",
+        SQLITE + 'from split_settings.tools import include\n\ninclude("database.py")\n',
+        'DATABASES = {"default": {"ENGINE": "psqlextra.backend"}}\n',
         SQLITE.replace('"django.db.backends.sqlite3"', "ENGINE"),
         'DATABASES = {"default": dj_database_url.config()}\n',
         'DATABASES = {"default": {"ENGINE": "django.contrib.gis.db.backends.postgis"}}\n',

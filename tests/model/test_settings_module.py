@@ -323,6 +323,12 @@ def test_other_engine_is_refused(start: Any) -> None:
     )
 
 
+def test_other_wrappers_of_postgresql_stay(start: Any) -> None:
+    """django-postgres-extra has no "postgresql" in its engine's name."""
+    found = start(DATABASES={"default": {"ENGINE": "psqlextra.backend"}})
+    assert found["DATABASES"]["default"]["ENGINE"] == "psqlextra.backend"
+
+
 def _database(options: dict[str, Any], **more: Any) -> dict[str, Any]:
     engine = "django.db.backends.postgresql"
     return {"default": {"ENGINE": engine, "OPTIONS": options, **more}}

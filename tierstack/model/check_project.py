@@ -179,8 +179,8 @@ def _settings(site: SiteSettings, source: Path) -> Iterator[str]:
             " development; write DEBUG = False there, or name the module for production here"
         )
     engine = _engine(databases.value) if databases else ""
-    # Also wrappers of Django's own engines are called so: postgresql, postgis.
-    if databases and engine and "postg" not in engine:
+    # Also wrappers of Django's own engines are called so: postgresql, postgis; and psqlextra.
+    if databases and engine and "postg" not in engine and "psql" not in engine:
         yield (
             f"{databases.where}: DATABASES['default'] has the engine '{engine}', and the cluster's"
             " database is PostgreSQL; write 'ENGINE': 'django.db.backends.postgresql' there, and"

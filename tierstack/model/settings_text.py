@@ -112,7 +112,9 @@ def _read_module(
                     _forget(target, found)
         elif _is_missing_import(node, file, roots):
             continue
-        elif not isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)):
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.pop(node.name, None)
+        else:
             if _reaches_all(node):
                 found.clear()
             _forget(node, found)
@@ -146,21 +148,25 @@ def _reaches_all(node: ast.stmt) -> bool:
     for child in ast.walk(node):
         if isinstance(child, ast.ImportFrom) and any(alias.name == "*" for alias in child.names):
             return True
-        if isinstance(child, ast.Name) and child.id in ("exec", "globals", "locals", "vars"):
+        # The last one is that of django-split-settings.
+        names = ("exec", "globals", "locals", "vars", "include")
+        if isinstance(child, ast.Name) and child.id in names:
             return True
         # As DjangoDynaconf(__name__); a logger of that name changes nothing.
         if isinstance(child, ast.Call) and not ast.unparse(child.func).endswith("getLogger"):
-            names = [given.id for given in child.args if isinstance(given, ast.Name)]
-            if "__name__" in names:
+            given = [one.id for one in child.args if isinstance(one, ast.Name)]
+            if "__name__" in given:
                 return True
     return False
 
 
 def _forget(node: ast.AST, found: dict[str, Assigned]) -> None:
-    """Leave out each name that a statement mentions: it may change what the name has."""
+    """Leave out each name that a statement mentions or imports: it may change what the name has."""
     for child in ast.walk(node):
         if isinstance(child, ast.Name):
             found.pop(child.id, None)
+        elif isinstance(child, ast.alias):
+            found.pop(child.asname or child.name, None)
 
 
 def _parse(file: Path) -> ast.Module | None:
