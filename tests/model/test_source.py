@@ -47,6 +47,22 @@ def test_git_says_what_belongs_to_it(project: Path) -> None:
     assert "shop/settings.py" not in contents_of(project).files
 
 
+def test_hook_of_another_repository_changes_nothing(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deploy out of a post-receive hook: git's variables there are those of the repository."""
+    _git(project, "init", "-q")
+    (project / ".gitignore").write_text("made/\n", encoding="utf-8")
+    (project / "made").mkdir()
+    (project / "made" / "data.txt").touch()
+    before = contents_of(project)
+    assert before.in_git
+    assert "made/data.txt" not in before.files
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
+    assert contents_of(project) == before
+
+
 def test_project_that_git_ignores_is_a_source_too(project: Path) -> None:
     """A directory of operations may well ignore the projects in it."""
     _git(project.parent, "init", "-q")

@@ -10,6 +10,12 @@ from pathlib import Path
 from tierstack.model.errors import TierstackError
 from tierstack.model.shell import quoted
 
+#: Which repository git looks at, whatever directory it is given: so its hooks are started.
+_OF_HOOKS = frozenset({
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR",
+    "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE",
+})  # fmt: skip
+
 
 def git_names(directory: Path, *arguments: str) -> list[str]:
     """
@@ -23,7 +29,8 @@ def git_names(directory: Path, *arguments: str) -> list[str]:
     """
     command = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
     command += ["-C", str(directory), *arguments]
-    environment = {**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
+    own = {name: value for name, value in os.environ.items() if name not in _OF_HOOKS}
+    environment = {**own, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
     try:
         done = subprocess.run(command, capture_output=True, check=False, env=environment)
     except FileNotFoundError:
