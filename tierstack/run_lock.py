@@ -45,7 +45,9 @@ def lock_out_others(hosts: list[Host]) -> dict[str, str]:
     """
     asked = {host.name: gevent.spawn(_lock, host) for host in hosts}
     answers = {name: greenlet.get() for name, greenlet in asked.items()}
-    gevent.spawn(_beat)
+    # Each by itself: one that hangs must not have the others lose theirs.
+    for stdin, *_ in _held:
+        gevent.spawn(_beat, stdin)
     return {name: who for name, who in answers.items() if who}
 
 
@@ -90,13 +92,12 @@ def refusal(answer: str, said: str) -> str:
     )
 
 
-def _beat() -> None:
+def _beat(stdin: Any) -> None:
     while True:
         gevent.sleep(_HEARTBEAT_S)
-        for stdin, *_ in _held:
-            with suppress(OSError):
-                stdin.write("\n")
-                stdin.flush()
+        with suppress(OSError, EOFError, SSHException):
+            stdin.write("\n")
+            stdin.flush()
 
 
 def _me() -> str:

@@ -9,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gevent
 import pytest
+from paramiko import SSHException
 
+from tierstack import run_lock
 from tierstack.operations import lock_agent
 from tierstack.run_lock import refusal
 
@@ -90,3 +93,30 @@ AFTER = (
 def test_run_without_the_lock_is_refused(answer: str, said: str, refused: str) -> None:
     """Whatever the reason: only a host that says so has given its lock."""
     assert refusal(answer, said) == refused
+
+
+class Line:
+    """The input of a lock's holder; counts what it is sent, and fails in its way."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.beats = 0
+        self._error = error
+
+    def write(self, _: str) -> None:
+        """Count, and fail."""
+        self.beats += 1
+        if self._error:
+            raise self._error
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+
+def test_host_that_fails_has_no_other_lose_its_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not heard for 45 s lets its lock go, and a second run might meet the first there."""
+    lines = [Line(SSHException("Key-exchange timed out")), Line(EOFError()), Line()]
+    monkeypatch.setattr(run_lock, "_held", [(line, None, None) for line in lines])
+    monkeypatch.setattr(run_lock, "_HEARTBEAT_S", 0.01)
+    assert run_lock.lock_out_others([]) == {}
+    gevent.sleep(0.2)
+    assert all(line.beats > 2 for line in lines)
