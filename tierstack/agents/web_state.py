@@ -27,7 +27,7 @@ from django.db import connections
 from django.db.models import FileField
 
 #: Settings whose values nobody is shown.
-SECRET = frozenset({"SECRET_KEY", "DATABASES", "CACHES"})
+SECRET = frozenset({"SECRET_KEY", "DATABASES", "CACHES", "STORAGES"})
 
 
 def report(marker: str, own_caches: Collection[str]) -> None:
