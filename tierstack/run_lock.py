@@ -103,5 +103,7 @@ def _beat(stdin: Any) -> None:
 def _me() -> str:
     who = os.environ.get("SUDO_USER") or getpass.getuser()
     since = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    what = " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]])
+    # It stands in the list of the host's processes: no option, which may be a password.
+    files = [word for word in sys.argv[1:] if word.endswith(".py") and not word.startswith("-")]
+    what = " ".join([Path(sys.argv[0]).name, *files])
     return f"{who} on {socket.gethostname()} since {since} (`{what}`, process {os.getpid()})"

@@ -120,3 +120,18 @@ def test_host_that_fails_has_no_other_lose_its_lock(monkeypatch: pytest.MonkeyPa
     assert run_lock.lock_out_others([]) == {}
     gevent.sleep(0.2)
     assert all(line.beats > 2 for line in lines)
+
+
+def test_lock_says_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has it stands in an argument on each host, where every account can read it."""
+    words = [
+        "/usr/bin/pyinfra",
+        "--ssh-password",
+        "hunter2",
+        "--data=key=x",
+        "prod.py",
+        "deploy.py",
+        "-y",
+    ]
+    monkeypatch.setattr(sys, "argv", words)
+    assert "(`pyinfra prod.py deploy.py`, process " in run_lock._me()
