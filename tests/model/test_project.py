@@ -155,7 +155,11 @@ def test_newer_python_is_named(home: Home, text: str, line: int, requirement: st
     ]
 
 
-@pytest.mark.parametrize("text", ["Django", "Django>=4.2", "Django<7", "Django==5.2.*"])
+@pytest.mark.parametrize(
+    "text",
+    ["Django", "Django>=4.2", "Django<7", "Django==5.2.*", "Django==5.2rc1", "Django==4.2.16+lts",
+     "Django==1.11.29"],
+)  # fmt: skip
 def test_django_that_may_be_older_is_for_pip(home: Home, text: str) -> None:
     """Where an older one fits too, pip takes the newest that runs."""
     _write(home, {"requirements.txt": f"{text}\npsycopg\npymemcache\n"})

@@ -46,6 +46,14 @@ _RUNS = tuple(
     for patch in range(60)
 )
 
+#: Versions of those that it does not run.
+_TOO_NEW = tuple(
+    f"{major}.{minor}.{patch}"
+    for major in range(6, 10)
+    for minor in range(3)
+    for patch in range(30)
+)
+
 #: What pip compares conditions of requirements with, on the hosts.
 _HOSTS = {
     "implementation_name": "cpython",
@@ -138,7 +146,11 @@ def _python(found: Requirements) -> Iterator[str]:
     way_on = f"and Debian 12 has {PYTHON}"
     for line, requirement in _applying(found.of("Django")):
         pinned = [requirement.specifier, *_constraints(found, "Django")]
-        if not any(_allows(pinned, version) for version in _RUNS):
+        # What is older, or of somebody's own, fits none of these: that is for pip to say.
+        runs, too_new = (
+            any(_allows(pinned, version) for version in known) for known in (_RUNS, _TOO_NEW)
+        )
+        if too_new and not runs:
             yield (
                 f"{line.where}: {requirement} is Django {_TOO_NEW_DJANGO} or later, which needs Python"
                 f" {_ITS_PYTHON}, {way_on}; write Django>={_LAST_DJANGO},<{_TOO_NEW_DJANGO}"
