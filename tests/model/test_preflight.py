@@ -538,7 +538,33 @@ def test_link_that_vanishes_meanwhile_stops_nothing(
     monkeypatch.setattr(os, "scandir", vanishing)
     found = preflight_agent.links({str(tmp_path): True})
     assert found == ({str(tmp_path / "here"): ""} if os.geteuid() == 0 else {})
-    assert not preflight_agent.old_mark(str(tmp_path), ".tierstack-home", {".tierstack-home"})
+
+
+def test_names_of_uploads_are_not_all_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether there are files is known by the first that is one: a site may make millions."""
+    assert not preflight_agent.media("blog", str(tmp_path))["files"]
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / ".tierstack-home").touch()
+    assert not preflight_agent.media("blog", str(tmp_path))["files"]
+    for number in range(50):
+        (tmp_path / f"{number}.jpg").touch()
+    read: list[str] = []
+    scandir = os.scandir
+
+    def counted(entries: Iterator[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
+        for entry in entries:
+            read.append(entry.name)
+            yield entry
+
+    @contextmanager
+    def counting(path: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            yield counted(entries)
+
+    monkeypatch.setattr(os, "scandir", counting)
+    said = preflight_agent.media("blog", str(tmp_path))
+    assert (said["files"], said["mark"]) == (True, "home" if os.geteuid() == 0 else "")
+    assert 1 <= len(read) <= 3
 
 
 def test_kernel_without_nfs_is_found_beforehand(home: Home) -> None:

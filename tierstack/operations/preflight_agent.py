@@ -180,19 +180,22 @@ def media(site, path):
     kinds = [line[line.index("-") + 1] for line in mounts if line[4] == path]
     # A mount is asked nothing: its server may be dead.
     remote = bool(kinds) and kinds[-1].startswith(("fuse", "nfs"))
-    names = set()
-    if not remote and os.path.isdir(path):
-        names = set(os.listdir(path)) - {"lost+found"}
+    own = not remote and os.path.isdir(path)
+    files = False
+    if own:
+        # Not all names: as many as a site likes would fill this host's memory.
+        known = {"lost+found", *(".tierstack-" + mark for mark in OLD_MARKS)}
+        with os.scandir(path) as entries:
+            files = any(entry.name not in known for entry in entries)
     # As media_agent.py notes it: the part, and which directory that was.
     note = read("/var/lib/tierstack/uploads/" + site).split()
     there = "" if remote else identity(path)
-    old = (
-        [] if note else [mark for mark in OLD_MARKS if old_mark(path, ".tierstack-" + mark, names)]
-    )
+    looks = own and not note
+    old = [mark for mark in OLD_MARKS if looks and old_mark(path, ".tierstack-" + mark)]
     return {
         "mark": note[0] if note[1:] == [there] else "".join(old[:1]),
         "old": bool(old),
-        "files": bool(names - {".tierstack-" + mark for mark in OLD_MARKS}),
+        "files": files,
         "noted": note[:1] == ["home"] or os.path.exists("/var/lib/tierstack/media-home-" + site),
         "source": source.group(1) if source else "",
     }
@@ -240,14 +243,12 @@ def identity(path):
     return birth if birth.strip("0.") else inode
 
 
-def old_mark(path, name, names):
+def old_mark(path, name):
     """Return whether an earlier version has left this mark in MEDIA_ROOT: a file that only root can make."""
-    if name not in names:
-        return False
     try:
         found = os.lstat(os.path.join(path, name))
     except OSError:
-        return False  # The site may take it away meanwhile.
+        return False
     return stat.S_ISREG(found.st_mode) and found.st_uid == 0 and found.st_nlink == 1
 
 
