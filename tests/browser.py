@@ -52,10 +52,10 @@ class Browser:
             body, kind = _multipart(fields, files)
         return self._ask("POST", path, body, {"Content-Type": kind})
 
-    def log_in(self, user: str, password: str) -> None:
-        """Log in to the admin."""
+    def log_in(self, user: str, password: str, admin: str = "/admin/") -> None:
+        """Log in to Django's admin, which is there."""
         answer = self.post(
-            "/admin/login/", {"username": user, "password": password, "next": "/admin/"}
+            f"{admin}login/", {"username": user, "password": password, "next": admin}
         )
         assert answer.status == 302, f"not logged in: {answer.status} {answer.text[:500]}"
 
