@@ -1,5 +1,5 @@
 # Needs root on Debian or Ubuntu, make and python3; installs the rest itself.
-.PHONY: demo box test test-quick clean labs-down lint pictures tools
+.PHONY: demo box test test-quick test-projects clean labs-down lint pictures tools
 
 PY := .venv/bin/python
 LAB := inventories/lab.py
@@ -27,6 +27,11 @@ test-quick: tools
 	@echo "==> The model, and the first story"
 	@$(PY) -m pytest tests/test_code.py tests/model tests/stories/test_1_first_deploy.py
 
+# Other people's projects: what PyPI has of them changes, so it is run beside the rest.
+test-projects: tools
+	@echo "==> Projects of other people's shapes"
+	@$(PY) -m pytest tests/projects
+
 lint: tools
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
@@ -35,9 +40,9 @@ pictures: tools
 	@echo "==> Pictures of the clusters in docs"
 	@$(PY) -m tests.pictures
 
-# What a test run that was cut off has left (tests/stories, tests/vm, tests/ladder).
+# What a test run that was cut off has left.
 labs-down:
-	@for lab in test-lab test-vm-lab test-ladder-lab test-media-lab; do \
+	@for lab in test-lab test-vm-lab test-ladder-lab test-media-lab test-projects-lab; do \
 		for place in /var/lib /dev/shm; do \
 			TIERSTACK_LAB_DIR=$$place/tierstack-$$lab .venv/bin/tierstack lab down; done; done
 
