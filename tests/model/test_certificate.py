@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from tests.model.conftest import SITES, Home
 from tierstack.cli import main
@@ -40,8 +40,9 @@ class Issuer:
         domains: list[str],
         days: int,
         begins: int = 10,
+        public: bool = True,
     ) -> str:
-        """Return a certificate that ends in so many days."""
+        """Return a certificate that ends in so many days; a public one says where its issuer's is."""
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -54,7 +55,12 @@ class Issuer:
         if domains:
             names = [x509.DNSName(domain) for domain in domains]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        else:
+        if domains and public:
+            url = x509.UniformResourceIdentifier("http://ca.example/middle.der")
+            there = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, url)
+            found = x509.AuthorityInformationAccess([there])
+            builder = builder.add_extension(found, critical=False)
+        if not domains:
             ca = x509.BasicConstraints(ca=True, path_length=None)
             builder = builder.add_extension(ca, critical=True)
         return (
@@ -80,10 +86,12 @@ def pem_of(key: ec.EllipticCurvePrivateKey, passphrase: bytes = b"") -> str:
     return key.private_bytes(serialization.Encoding.PEM, form, locked).decode()
 
 
-def leaf(domains: list[str] = DOMAINS, days: int = 60, begins: int = 10) -> str:
+def leaf(
+    domains: list[str] = DOMAINS, days: int = 60, begins: int = 10, public: bool = True
+) -> str:
     """Return the certificate of a site."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "site")])
-    return MIDDLE.sign(name, KEY, domains, days, begins)
+    return MIDDLE.sign(name, KEY, domains, days, begins, public)
 
 
 LEAF = leaf()
@@ -162,6 +170,25 @@ def test_what_cannot_serve_is_refused(text: str, what: str) -> None:
     with pytest.raises(CertificateError) as caught:
         read_pair(text, DOMAINS, NOW)
     assert str(caught.value).startswith(what)
+
+
+def test_certificate_that_only_some_know_serves() -> None:
+    """One for a proxy in front, or of a private root: its issuer can be had nowhere."""
+    pair = read_pair(leaf(public=False) + pem_of(KEY), DOMAINS, NOW)
+    assert pair.warnings == (
+        "comes without the certificate of CN=Middle, which has signed it: only who knows that one"
+        " already takes it",
+    )
+
+
+def test_end_in_the_chain_is_told() -> None:
+    """Visitors' programs may have another way to a root: it is the site's own end that counts."""
+    old = MIDDLE.above.sign(MIDDLE.name, MIDDLE.key, [], -5)
+    pair = read_pair(LEAF + old + pem_of(KEY), DOMAINS, NOW)
+    assert pair.warnings == (
+        "the certificate of CN=Middle in its chain has ended; take a newer chain",
+    )
+    assert pair.ends == x509.load_pem_x509_certificate(LEAF.encode()).not_valid_after_utc
 
 
 def test_near_end_and_missing_names_are_told() -> None:

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.x509.oid import AuthorityInformationAccessOID
 
 #: An end that is nearer is told, in days: time enough to see why nobody has renewed it.
 WARN_DAYS = 21
@@ -62,7 +63,7 @@ def read_pair(text: str, domains: Sequence[str], now: datetime.datetime) -> Pair
     certificates = [_certificate(block) for kind, block in blocks if kind == "CERTIFICATE"]
     chain = _chain(certificates, key)
     leaf = chain[0]
-    ends = min(certificate.not_valid_after_utc for certificate in chain)
+    ends = leaf.not_valid_after_utc
     if leaf.not_valid_before_utc > now:
         begins = leaf.not_valid_before_utc
         raise CertificateError(f"is not good before {begins:%Y-%m-%d %H:%M} UTC; wait, or renew it")
@@ -75,7 +76,17 @@ def read_pair(text: str, domains: Sequence[str], now: datetime.datetime) -> Pair
             f"is for {', '.join(names) or 'no host name'}, and for none of the sites' domains"
             f" ({', '.join(domains)}); get one for these"
         )
-    warnings = []
+    # Programs find another way to a root that they trust, or visitors are a proxy that knows better.
+    warnings = [
+        f"the certificate of {other.subject.rfc4514_string()} in its chain has ended; take a newer chain"
+        for other in chain[1:]
+        if other.not_valid_after_utc <= now
+    ]
+    if len(chain) == 1 and not _signed_by(leaf, leaf):
+        warnings.append(
+            f"comes without the certificate of {leaf.issuer.rfc4514_string()}, which has signed it: only"
+            " who knows that one already takes it"
+        )
     if missing:
         warnings.append(f"is not for {', '.join(missing)}: browsers refuse the site there")
     if ends - now < datetime.timedelta(days=WARN_DAYS):
@@ -145,12 +156,23 @@ def _chain(certificates: list[x509.Certificate], key: PrivateKeyTypes) -> list[x
     while issuer := next((one for one in rest if _signed_by(chain[-1], one)), None):
         chain.append(issuer)
         rest.remove(issuer)
-    if len(chain) == 1 and not _signed_by(leaf, leaf):
+    # One for a proxy in front or for a private network says of no issuer where that can be had.
+    if len(chain) == 1 and not _signed_by(leaf, leaf) and _names_its_issuer(leaf):
         raise CertificateError(
             f"lacks the chain: the certificate of {leaf.issuer.rfc4514_string()}, which has signed it,"
             " is not there, and many programs refuse the site then; write fullchain.pem, not cert.pem"
         )
     return chain + rest
+
+
+def _names_its_issuer(leaf: x509.Certificate) -> bool:
+    """Return whether a certificate says where its issuer's is, as public ones do. Source: RFC 5280, 4.2.2.1."""
+    try:
+        found = leaf.extensions.get_extension_for_class(x509.AuthorityInformationAccess)
+    except x509.ExtensionNotFound:
+        return False
+    wanted = AuthorityInformationAccessOID.CA_ISSUERS
+    return any(said.access_method == wanted for said in found.value)
 
 
 def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
