@@ -107,8 +107,14 @@ def test_included_files_are_read(home: Home) -> None:
             [NO_DRIVER],
         ),
         ("not toml", []),
+        ('[tool]\npoetry = "1"\n', []),
+        (
+            '[project]\nname = "blog"\ndependencies = ["Django"]\n[project.optional-dependencies]\n'
+            'db = ["psycopg", "blog[prod]"]\nprod = ["blog[db]", "pymemcache"]\n',
+            [],
+        ),
     ],
-    ids=["dependencies", "extra", "dynamic", "poetry", "broken"],
+    ids=["dependencies", "extra", "dynamic", "poetry", "broken", "no poetry", "of its own extra"],
 )  # fmt: skip
 def test_project_that_installs_itself_is_read(home: Home, project: str, said: list[str]) -> None:
     """Requirements of `.`: pyproject.toml says what they are, where it says so itself."""

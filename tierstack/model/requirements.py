@@ -111,7 +111,8 @@ def _read_line(line: Line, source: Path, found: Requirements, *, constrains: boo
         return
     if local := _PATH.fullmatch(text):
         folder = (source / local["path"]).resolve()
-        if not folder.is_relative_to(source) or not folder.exists():
+        there = folder.is_relative_to(source) and folder.exists()
+        if not there and not _CONDITION.search(line.text):
             found.outside.append(line)
         extras = [extra.strip() for extra in (local["extras"] or "").split(",") if extra.strip()]
         _read_project(source / local["path"], extras, source, found)
@@ -138,17 +139,28 @@ def _read_project(folder: Path, extras: list[str], source: Path, found: Requirem
         found.opaque = True
         return
     shown = str(file.relative_to(source))
-    project, poetry = data.get("project"), data.get("tool", {}).get("poetry", {})
+    project, tool = data.get("project"), data.get("tool")
+    poetry = tool.get("poetry") if isinstance(tool, dict) else None
     texts: list[str] = []
     if isinstance(project, dict):
         if {"dependencies", "optional-dependencies"} & set(project.get("dynamic", ())):
             found.opaque = True
         texts += project.get("dependencies", ())
-        for extra in extras:
-            texts += project.get("optional-dependencies", {}).get(extra, ())
+        optional = project.get("optional-dependencies", {})
+        # An extra may be made of others of the same project: "shop[production]" in shop's own.
+        own = re.compile(rf"{re.escape(str(project.get('name')))}\[([^\]]*)\]\s*", re.IGNORECASE)
+        waiting, seen = list(extras), set()
+        while waiting:
+            extra = waiting.pop()
+            for text in optional.get(extra, ()) if extra not in seen else ():
+                if more := own.fullmatch(str(text)):
+                    waiting += [name.strip() for name in more[1].split(",")]
+                else:
+                    texts.append(text)
+            seen.add(extra)
         if python := project.get("requires-python"):
             found.pythons.append((shown, str(python)))
-    elif poetry:
+    elif isinstance(poetry, dict):
         texts += [name for name in poetry.get("dependencies", {}) if name.lower() != "python"]
     else:
         found.opaque = True
