@@ -129,7 +129,13 @@ def test_directory_outside_of_the_source_is_refused(home: Home) -> None:
     """No web host would have it, and pip would say so at the first deploy."""
     (home.path / "shared").mkdir()
     (home.path / "blog" / "libs").mkdir()
-    _write(home, {"requirements.txt": "../shared\n-e ./libs\n./lisb ; python_version > '3'\n"})
+    _write(
+        home,
+        {
+            "requirements.txt": "../shared\n-e ./libs\n./lisb ; python_version > '3'\n"
+            "../windows ; sys_platform == 'win32'\n"
+        },
+    )
     blog = home.path / "blog"
     said = " and a release holds nothing else; write a path that is, relative to it"
     with pytest.raises(InventoryError) as caught:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from packaging.markers import InvalidMarker, Marker
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
@@ -135,6 +136,12 @@ def _missing(site: SiteSettings, found: Requirements) -> Iterator[str]:
 def _outside(source: Path, found: Requirements) -> Iterator[str]:
     """Say which lines name a directory that no web host gets."""
     for line in found.outside:
+        condition = line.text.partition(";")[2].strip()
+        try:
+            if condition and not Marker(condition).evaluate(_HOSTS):
+                continue
+        except InvalidMarker:
+            pass  # pip says what is wrong with it.
         yield (
             f'{line.where}: "{line.text}" is not in {source}, and a release holds nothing else;'
             " write a path that is, relative to it"

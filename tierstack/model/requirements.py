@@ -111,8 +111,7 @@ def _read_line(line: Line, source: Path, found: Requirements, *, constrains: boo
         return
     if local := _PATH.fullmatch(text):
         folder = (source / local["path"]).resolve()
-        there = folder.is_relative_to(source) and folder.exists()
-        if not there and not _CONDITION.search(line.text):
+        if not folder.is_relative_to(source) or not folder.exists():
             found.outside.append(line)
         extras = [extra.strip() for extra in (local["extras"] or "").split(",") if extra.strip()]
         _read_project(source / local["path"], extras, source, found)
