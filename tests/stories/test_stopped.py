@@ -108,8 +108,8 @@ def test_package_and_disk_stop_the_run(operator: Operator) -> None:
             "site example: no room is left on /srv/example/releases; make some"
             " (df -h /srv/example/releases), and deploy again; nothing that serves was changed\n"
             '    done up to "Settings of the sites are in place, beside those that serve", 2 changed\n'
-            f'    not begun: "{ROLL}"\n'
-        ) in told
+            f'    not begun: "Release ID of example has the same packages everywhere", "{ROLL}"\n'
+        ) in re.sub(r"Release \w{12} of", "Release ID of", told), told
         assert told.endswith("Mend what web2 said; " + again(operator))
         operator.deploy_well()
     assert "<!-- stop 1 -->" in operator.door.ask("/").text
@@ -224,5 +224,5 @@ def test_declined_run_is_not_well(operator: Operator) -> None:
         os.close(descriptor)
     settings.write_text(before, encoding="utf-8")
     assert run.returncode == 1, said[-4000:]
-    assert said.endswith("Declined: no host was changed.\n"), said[-4000:]
+    assert "Declined: no host was changed.\n" in said, said[-4000:]
     assert_nothing_changed(operator.deploy())
