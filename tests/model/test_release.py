@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import tarfile
 from pathlib import Path
 
@@ -232,3 +233,31 @@ Collecting pyfuse3 (from -r requirements.txt (line 1))
 def test_package_that_cannot_be_built_is_named(said: str, told: str) -> None:
     """The line of the user's file, what is missing, and the Debian packages that bring it."""
     assert web_release.build_trouble(said) == told
+
+
+_PYTHON = (
+    "ERROR: Ignored the following versions that require a different python version: 6.0 Requires-Python"
+    " >=3.12; 6.0.1 Requires-Python >=3.12; 7.0 Requires-Python >=3.13\n"
+    f"ERROR: Could not find a version that satisfies the requirement {{0}} (from versions: {'1.1, ' * 999})\n"
+    "ERROR: No matching distribution found for {0}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("requirement", "python"), [("Django==6.0.1", ">=3.12"), ("Django>=6", ">=3.13")]
+)
+def test_newer_python_is_named_on_hosts_too(requirement: str, python: str) -> None:
+    """Where the requirements' text did not tell: one sentence, and not all versions there ever were."""
+    said = web_release.not_installed(_PYTHON.format(requirement), "requirements.txt", "")
+    here = "{}.{}".format(*sys.version_info)
+    assert said == (
+        f"{requirement} needs Python {python}, and this host has {here}; write a version that runs with"
+        " it, and deploy again"
+    )
+    assert web_release.wanted_python("ERROR: No matching distribution found for x", "x") == ""
+
+
+def test_others_words_are_shown_as_words() -> None:
+    """No line of kilobytes, and nothing that an operator's terminal would carry out."""
+    assert len(web_release.shown(_PYTHON)) < 1500
+    assert web_release.shown("a\x1b]0;title\x07\tb\n") == "a\ufffd]0;title\ufffd\tb"

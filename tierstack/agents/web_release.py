@@ -194,6 +194,11 @@ def not_installed(output: str, requirements: str, of: str) -> str:
         of: the host whose versions were asked for; "" where pip chose them.
     """
     culprit = re.sub(r"^-r \S+ \(line (\d+)\)$", r"line \1", failing_requirement(output))
+    if python := wanted_python(output, culprit):
+        return (
+            f"{culprit} needs Python {python}, and this host has {sys.version_info[0]}."
+            f"{sys.version_info[1]}; write a version that runs with it, and deploy again"
+        )
     what = f"{culprit} does not install" if culprit else "not everything in it installs"
     hint = "".join(
         f"; pip needs {package} for it, which is not here: write packages=[{package!r}] in the site"
@@ -206,6 +211,17 @@ def not_installed(output: str, requirements: str, of: str) -> str:
         what += f" in the version that {of} has"
         advice = f"write versions in {requirements} that can be had"
     return f"{what}, as pip says above; {advice}{hint}, and deploy again"
+
+
+def wanted_python(output: str, culprit: str) -> str:
+    """Return which Python the versions need that pip left out for that reason; "" if it left none out."""
+    left_out = re.search(r"require a different python version: (.*)", output)
+    if not left_out or f"No matching distribution found for {culprit}" not in output:
+        return ""
+    versions: dict[str, str] = dict(re.findall(r"(\S+) Requires-Python ([^;]+)", left_out[1]))
+    pinned = culprit.rpartition("==")[2].strip()
+    # Where no version is named, what the newest one needs.
+    return versions.get(pinned, [*versions.values(), ""][len(versions) - 1]).strip()
 
 
 def compiling(src: str) -> list[str]:
@@ -833,9 +849,18 @@ def last(output: str) -> str:
 
 
 def fail(output: str, sentence: str) -> int:
-    print("\n".join(output.strip().splitlines()[-25:]), file=sys.stderr)
-    print("tierstack: " + sentence, file=sys.stderr)
+    print(shown(output), file=sys.stderr)
+    print("tierstack: " + shown(sentence), file=sys.stderr)
     return 1
+
+
+def shown(output: str) -> str:
+    """Return the last lines of what others' programs say, none of it long or a terminal's command."""
+    lines = [
+        re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", line)
+        for line in output.strip().splitlines()[-25:]
+    ]
+    return "\n".join(line if len(line) <= 2000 else f"{line[:500]} …" for line in lines)
 
 
 def main(arguments: list[str]) -> int:
