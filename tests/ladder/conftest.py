@@ -52,6 +52,10 @@ def deployed(
             patch.setenv(name, value)
         somebody = kind.at(home / f"{arrangement}.py")
         somebody.edit("../../example", "example", "group_data/all.py")
+        # All visitors of the tests come from one address, and wait together while a node restarts.
+        somebody.edit(
+            "sites = [", "balancer = dict(source_connections=400)\n\nsites = [", "group_data/all.py"
+        )
         _put_files_at_the_root(somebody)
         _write_as_before_django_3(somebody)
         _take_an_environment(somebody)

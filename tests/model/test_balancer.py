@@ -171,6 +171,7 @@ def test_body_that_is_refused_has_a_deadline(home: Home) -> None:
     [
         ("", 400, 1000),
         ("max_connections = 100", 50, 1000),
+        ("max_connections = 500", 100, 1000),
         ("source_connections = 30\nsource_rate = 20", 30, 200),
     ],
 )

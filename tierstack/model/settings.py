@@ -453,7 +453,7 @@ class BalancerSettings(_Settings):
         default=None,
         description="Connections, and requests under way, that one address may have at once on a"
         " balancer (of IPv6 one /64), trusted proxies excepted; by default a tenth of what it holds,"
-        " at least 50. What is more is closed at once, or answered 429.",
+        " or 100 where that is no more than half. What is more is closed at once, or answered 429.",
     )
     source_rate: Annotated[int, Field(ge=1)] = Field(
         default=100,

@@ -210,9 +210,14 @@ def balancer_connections(cluster: Cluster, host: Host) -> int:
 
 
 def source_connections(cluster: Cluster, host: Host) -> int:
-    """Return how many connections one address may have at a balancer: as set, or a tenth of all."""
-    tenth = balancer_connections(cluster, host) // 10
-    return cluster.settings.balancer.source_connections or max(50, tenth)
+    """
+    Return how many connections one address may have at a balancer: as set, or a tenth of all.
+
+    An office behind one address waits together while a single web node restarts: it gets 100 where
+    that leaves half to others.
+    """
+    total = balancer_connections(cluster, host)
+    return cluster.settings.balancer.source_connections or max(total // 10, min(100, total // 2))
 
 
 def check_capacity(cluster: Cluster) -> list[Mistake]:
