@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -136,11 +137,19 @@ def _refuse_options(cluster: Cluster, *, deploys: bool, limit: list[PyinfraHost]
                 " answers, on all of its hosts; leave the option out"
             )
     asks = not any(_options().get(name) for name in ("yes", "dry", "json_output"))
-    if deploys and asks and not sys.stdin.isatty():
+    if deploys and asks and _nobody_answers():
         raise PyinfraError(
-            "pyinfra asks before it changes anything, and standard input is no terminal; add -y, or"
-            " --dry to see what would be done"
+            "pyinfra asks before it changes anything, and nobody is there to answer; add -y, or --dry to"
+            " see what would be done"
         )
+
+
+def _nobody_answers() -> bool:
+    """Return whether standard input is closed or /dev/null; a pipe may hold an answer."""
+    try:
+        return os.path.samestat(os.fstat(sys.stdin.fileno()), Path(os.devnull).stat())
+    except (AttributeError, OSError, ValueError):
+        return True
 
 
 def _replace_group_data(

@@ -128,8 +128,11 @@ def _end_when_declined() -> None:
     ask = pyinfra_cli.cli._do_confirm
 
     def confirm(message: str) -> bool:
-        if ask(message):
-            return True
+        try:
+            if ask(message):
+                return True
+        except EOFError:
+            click.echo("\n    Nobody answers; add -y", err=True)
         if message.startswith("Detected changes"):
             click.echo("Declined: no host was changed.", err=True)
             raise SystemExit(1)

@@ -696,8 +696,8 @@ def test_run_that_nobody_could_answer_is_refused(home: Home) -> None:
     done = pyinfra(home.path / "prod.py", "deploy.py")
     assert done.returncode == 1
     assert (
-        "pyinfra asks before it changes anything, and standard input is no terminal; add -y, or --dry"
-        " to see what would be done"
+        "pyinfra asks before it changes anything, and nobody is there to answer; add -y, or --dry to see"
+        " what would be done"
     ) in done.stderr
     assert "Traceback" not in done.stderr
     assert "Connecting to hosts" not in done.stderr
