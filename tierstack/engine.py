@@ -173,20 +173,23 @@ def _reach_by_address(inventory: Inventory, cluster: Cluster) -> None:
     `ssh_hostname` of the line or of group data comes first, then a user's SSH configuration that
     knows the host's name.
     """
+    read: dict[Path, SSHConfig] = {}
     for host in cluster.hosts:
         data = inventory.get_host(host.name).data
         if data.get("ssh_hostname"):
             continue
         file = Path(data.get("ssh_config_file") or "~/.ssh/config").expanduser()
-        if not file.exists() or not _is_configured(host.name, file):
+        if file not in read:
+            read[file] = SSHConfig()
+            if file.exists():
+                with file.open(encoding="utf-8") as text:
+                    read[file].parse(text)
+        if not _is_configured(host.name, read[file]):
             inventory.host_data[host.name]["ssh_hostname"] = host.address
 
 
-def _is_configured(name: str, file: Path) -> bool:
+def _is_configured(name: str, config: SSHConfig) -> bool:
     """Return whether an SSH configuration says of this host what it does not say of any."""
-    config = SSHConfig()
-    with file.open(encoding="utf-8") as text:
-        config.parse(text)
     # paramiko names the hosts of a file only where it has no Match.
     anybody = repr(dict(config.lookup("nobody.invalid"))).replace("nobody.invalid", name)
     return repr(dict(config.lookup(name))) != anybody

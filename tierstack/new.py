@@ -189,14 +189,14 @@ def _choose_settings(manage: Path) -> tuple[str, str]:
     if not named:
         return "", ""
     module, file = named[0]
-    why = f"{file} names it"
+    why, first = f"{file} names it", 0
     package, _, last = module.rpartition(".")
     if last in DEVELOPMENT or last == "base":
         beside = (f"{package}.{name}" if package else name for name in PRODUCTION)
         if found := next((name for name in beside if module_file([project], name)), ""):
-            module, why = found, f"it lies beside {module}, which {file} names"
+            module, why, first = found, f"it lies beside {module}, which {file} names", 1
     others = [f"{file} names {other}" for other, file in named if other != module]
-    return module, "; ".join([why, *others[1 if "lies beside" in why else 0 :]])
+    return module, "; ".join([why, *others[first:]])
 
 
 def _group_data(project: Project | None) -> str:

@@ -11,7 +11,6 @@ import pyinfra
 from gevent.lock import RLock
 
 from roles.web.settings import (
-    agent_module,
     manage_program,
     settings_module,
     wsgi_module,
@@ -19,7 +18,15 @@ from roles.web.settings import (
 from tierstack.model import Cluster, Host, Site
 from tierstack.model.release import Release, Source, pack, release_of
 from tierstack.model.source import sentences
-from tierstack.operations.config import Directory, Entry, File, agent, config, template
+from tierstack.operations.config import (
+    Directory,
+    Entry,
+    File,
+    agent,
+    agent_module,
+    config,
+    template,
+)
 from tierstack.operations.release import Layout, same_packages
 from tierstack.operations.release import release as release_operation
 from tierstack.secrets import Secrets

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from urllib.parse import quote
 
 from roles.web.health import HEALTH_PATH
-from tierstack import agents
 from tierstack.model import Cluster, Host, Site
 from tierstack.model.check_scheme import ADVICE, NEEDS_HTTPS, serves_https
 from tierstack.model.front import ADDRESS_HEADERS, PROXY_HEADERS
@@ -191,15 +189,6 @@ def forwarders(cluster: Cluster, host: Host) -> list[str]:
     """
     balancers = [balancer.address for balancer in cluster.tier("balancer")]
     return list(dict.fromkeys([*balancers, host.address, WEB_NODE]))
-
-
-def agent_module(name: str) -> bytes:
-    """Return a module of `tierstack/agents` as a host has it."""
-    source = (Path(agents.__file__).parent / f"{name}.py").read_bytes()
-    return (
-        f"# Managed by Tierstack (tierstack/agents/{name}.py). Local edits are lost.\n".encode()
-        + source
-    )
 
 
 def manage_program(site: Site, release: Release, folder: str) -> bytes:

@@ -84,12 +84,6 @@ def _append(file: Path, text: str) -> None:
     file.write_text(before + text, encoding="utf-8")
 
 
-def _line_of(root: Path, file: str, text: str) -> str:
-    lines = (root / file).read_text(encoding="utf-8").splitlines()
-    number = next(n for n, line in enumerate(lines, 1) if line.startswith(text))
-    return f"{file}, line {number}"
-
-
 def _startproject(root: Path) -> None:
     root.mkdir()
     program = GENERATORS / "bin" / "django-admin"

@@ -146,8 +146,13 @@ def template(name: str, /, **values: Any) -> bytes:
 
 def agent(name: str) -> bytes:
     """Return the module `tierstack/agents/<name>.py` as a program: it needs nothing beside itself."""
+    return b"#!/usr/bin/python3\n" + agent_module(name)
+
+
+def agent_module(name: str) -> bytes:
+    """Return the module `tierstack/agents/<name>.py` as a host has it, for other programs to import."""
     source = _ROOT / "tierstack" / "agents" / f"{name}.py"
-    first = f"#!/usr/bin/python3\n# Managed by Tierstack (tierstack/agents/{name}.py). Local edits are lost.\n"
+    first = f"# Managed by Tierstack (tierstack/agents/{name}.py). Local edits are lost.\n"
     return first.encode() + source.read_bytes()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 from pyinfra import host, logger
@@ -22,7 +21,7 @@ from tierstack.model.plan import Effect
 from tierstack.operations.gate import Refuse
 from tierstack.operations.lock_agent import LOCK
 from tierstack.operations.postgres import MAINTENANCE
-from tierstack.operations.remote import HostError, tell_program
+from tierstack.operations.remote import HostError, source_of, tell_program
 
 #: How long a statement may wait that holds nobody up meanwhile (CREATE INDEX CONCURRENTLY), in s.
 _CONCURRENTLY_S = 600
@@ -101,12 +100,11 @@ class _Migrate(PyinfraCommand):
     ) -> None:
         super().__init__()
         self._place = place
-        source = (Path(__file__).parent / "migrate_site.py").read_text(encoding="utf-8")
         self._request = {
             "account": account,
             "manage": manage,
             "lock": LOCK,
-            "program": f"{source}\n\nmain(json.loads({json.dumps(request)!r}))\n",
+            "program": f"{source_of('migrate_site.py')}\n\nmain(json.loads({json.dumps(request)!r}))\n",
         }
         #: Why it has failed.
         self.sentence = ""
