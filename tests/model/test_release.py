@@ -257,6 +257,15 @@ def test_newer_python_is_named_on_hosts_too(requirement: str, python: str) -> No
     assert web_release.wanted_python("ERROR: No matching distribution found for x", "x") == ""
 
 
+@pytest.mark.parametrize("requirement", ["no-such-thing==99", "no-such-thing>=8", "no-such-thing"])
+def test_other_packages_that_need_newer_python_are_no_reason(requirement: str) -> None:
+    """Pip names beside a package that is nowhere what it left out of Django, which it looked at before."""
+    said = web_release.not_installed(_PYTHON.format(requirement), "requirements.txt", "")
+    assert said == (
+        f"{requirement} does not install, as pip says above; correct that line, and deploy again"
+    )
+
+
 def test_others_words_are_shown_as_words() -> None:
     """No line of kilobytes, and nothing that an operator's terminal would carry out."""
     assert len(web_release.shown(_PYTHON)) < 1500

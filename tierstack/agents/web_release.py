@@ -214,14 +214,30 @@ def not_installed(output: str, requirements: str, of: str) -> str:
 
 
 def wanted_python(output: str, culprit: str) -> str:
-    """Return which Python the versions need that pip left out for that reason; "" if it left none out."""
+    """
+    Return which Python the versions need that pip left out for that reason; "" if it left none out.
+
+    Pip names what it left out of every package that it looked at, so only versions count that the
+    requirement asks for.
+    """
     left_out = re.search(r"require a different python version: (.*)", output)
     if not left_out or f"No matching distribution found for {culprit}" not in output:
         return ""
     versions: dict[str, str] = dict(re.findall(r"(\S+) Requires-Python ([^;]+)", left_out[1]))
-    pinned = culprit.rpartition("==")[2].strip()
-    # Where no version is named, what the newest one needs.
-    return versions.get(pinned, [*versions.values(), ""][len(versions) - 1]).strip()
+    asked = re.search(r"(==|>=|~=|>)\s*([\w.!+]+)", culprit)
+    if not asked:
+        return ""
+    if asked[1] == "==":
+        return versions.get(asked[2], "").strip()
+    high_enough = [
+        python for version, python in versions.items() if _parts(version) >= _parts(asked[2])
+    ]
+    return high_enough[-1].strip() if high_enough else ""
+
+
+def _parts(version: str) -> list[int]:
+    """Return a version's numbers, to be compared."""
+    return [int(part) for part in re.findall(r"\d+", version)]
 
 
 def compiling(src: str) -> list[str]:
