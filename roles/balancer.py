@@ -257,7 +257,8 @@ def binds(cluster: Cluster, *, ipv6: bool) -> list[str]:
     settings = cluster.settings.balancer
     doors = [(settings.http_port, "")]
     if settings.https:
-        doors.append((settings.https_port, " ssl crt front.pem alpn h2,http/1.1"))
+        protocols = "h2,http/1.1" if settings.http2 else "http/1.1"
+        doors.append((settings.https_port, f" ssl crt front.pem alpn {protocols}"))
     found = []
     for port, options in doors:
         found.append(f"0.0.0.0:{port}{options}")

@@ -201,6 +201,11 @@ def test_one_address_gets_a_share(home: Home, settings: str, connections: int, r
                 "[::]:443 v6only ssl crt front.pem alpn h2,http/1.1",
             ],
         ),
+        (
+            "http2 = False",
+            False,
+            ["0.0.0.0:80", "0.0.0.0:443 ssl crt front.pem alpn http/1.1"],
+        ),
         ("https = False\nhttp_port = 8000", False, ["0.0.0.0:8000"]),
     ],
 )

@@ -428,6 +428,12 @@ class BalancerSettings(_Settings):
     https: bool = Field(
         default=True, description="Serve https and redirect http to it; `False` serves http only."
     )
+    http2: bool = Field(
+        default=True,
+        description="Offer browsers HTTP/2. With `False` all come by HTTP/1.1, and a streamed answer"
+        " that breaks off is seen to be cut: HAProxy 2.6 of Debian 12 ends one without a"
+        " `Content-Length` well for visitors by HTTP/2.",
+    )
     hsts_s: Annotated[int, Field(ge=0)] = Field(
         default=0,
         description="How long browsers shall come to these names by https only"
