@@ -33,4 +33,5 @@ def migrate(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             primary=survey(cluster).primary.name if asked else "",
             lock_s=db.migration_lock_s,
             tries=db.migration_tries,
+            limit_s=db.migration_s,
         )

@@ -101,6 +101,7 @@ def _layout(cluster: Cluster, host: Host, site: Site, secrets: Secrets) -> Layou
         local_caches=site.settings.local_caches,
         project=release(cluster, site).project(site),
         commands=[shlex.split(command) for command in site.settings.build],
+        build_s=site.settings.build_s,
         archive=partial(_archive, site),
     )
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tierstack.model.migrations import Place, stopped
+from tierstack.model.migrations import Place, stopped, too_long
 from tierstack.operations import migrate_site
 
-PLACE = Place("web1", "shop", "db1", 2)
-ALONE = Place("web1", "shop", "", 2)
+PLACE = Place("web1", "shop", "db1", 2, 60)
+ALONE = Place("web1", "shop", "", 2, 60)
 SESSION = {
     "pid": 4242,
     "role": "shop",
@@ -165,4 +165,14 @@ def test_site_that_does_not_start() -> None:
     assert stopped(PLACE, None) == (
         "web1: site shop: its migrations cannot be applied, as Django says above; correct it, and"
         " deploy again; what served before serves on"
+    )
+
+
+def test_migrations_that_take_too_long() -> None:
+    """Nobody knows which one it was: the site's own command tells."""
+    assert too_long(PLACE) == (
+        "web1: site shop: its migrations took longer than 60 s (db.migration_s) and were ended, and"
+        " what is atomic of them was rolled back; see what came about: tierstack-manage shop"
+        " showmigrations; find out what they wait for, or write a larger db.migration_s, and deploy"
+        " again; what served before serves on"
     )

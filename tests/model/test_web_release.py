@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import signal
 import stat
 import subprocess
 import tempfile
@@ -145,7 +146,8 @@ def test_build_commands_that_fail_leave_no_source(
     (release / "src" / "manage.py").touch()
     built = release / ".built"
     monkeypatch.setattr(web_release, "CACHE", str(tmp_path / "cache"))
-    asked = {"project": str(release / "src"), "commands": [["npm", "run", "build"]]}
+    commands = [["npm", "run", "build"]]
+    asked = {"project": str(release / "src"), "commands": commands, "build_s": 60}
 
     def build(said: str | None) -> int:
         built.touch()
@@ -201,3 +203,29 @@ def test_version_that_is_gone_is_named() -> None:
     assert web_release.not_installed(
         "ERROR: No matching distribution found for x==9", "r.txt", ""
     ) == ("x==9 does not install, as pip says above; correct that line, and deploy again")
+
+
+def test_output_is_read_to_the_end_of_its_program(tmp_path: Path) -> None:
+    """All that it said, and nothing of a child that lives on and keeps the output open."""
+    pid = tmp_path / "pid"
+    child = f"setsid sh -c 'echo $$ > {pid}; while echo x; do sleep 0.01; done' &"
+    wait = f"until test -s {pid}; do sleep 0.01; done"
+    command = ["sh", "-c", f"{child} {wait}; head -c 50000 /dev/zero | tr '\\0' y; exit 3"]
+    try:
+        done = web_release.captured(command, dict(os.environ))
+        lives = Path(f"/proc/{pid.read_text(encoding='utf-8').strip()}").exists()
+    finally:
+        with suppress(OSError, ValueError):
+            os.kill(int(pid.read_text(encoding="utf-8")), signal.SIGKILL)
+    assert lives, "its end was waited for"
+    assert (done.returncode, done.stdout.count("y")) == (3, 50000)
+
+
+def test_limit_is_said_with_what_to_do() -> None:
+    """A look at the site has a limit of its own, which no setting makes longer."""
+    assert str(web_release.TooLongError("its build command 'npm ci'", 60, "")) == (
+        "its build command 'npm ci' took longer than 60 s and was ended; see what it waits for, or"
+        " write a larger build_s in the site, and deploy again"
+    )
+    look = web_release.TooLongError("manage.py check", web_release.CHECK_S, "")
+    assert "build_s" not in str(look)

@@ -59,15 +59,27 @@ def test_unsupported_system_is_refused(operator: Operator) -> None:
 
 
 def test_settings_that_do_not_import_show_djangos_error(operator: Operator) -> None:
-    """A settings module that fails is shown with Django's own words; the old release serves on."""
-    operator.edit(
-        "DEFAULT_AUTO_FIELD",
-        "import no_such_module\nDEFAULT_AUTO_FIELD",
-        SETTINGS,
+    """
+    A settings module that fails is shown with Django's own words; the old release serves on.
+
+    One that waits for ever is ended.
+    """
+    line, limit = 'source="example",', 'source="example",\n        build_s=20,'
+    broken = (
+        "import socket\nimport time\n\n"
+        'if socket.gethostname() == "web2":\n    time.sleep(54321)\nimport no_such_module\n'
     )
+    operator.edit("DEFAULT_AUTO_FIELD", f"{broken}DEFAULT_AUTO_FIELD", SETTINGS)
+    operator.edit(line, limit, "group_data/all.py")
     done = operator.deploy()
-    operator.edit("import no_such_module\n", "", SETTINGS)
+    operator.edit(limit, line, "group_data/all.py")
+    operator.edit(broken, "", SETTINGS)
     assert done.status != 0
+    assert (
+        "tierstack: web2: site example: manage.py check took longer than 20 s and was ended; see what"
+        " it waits for, or write a larger build_s in the site, and deploy again; nothing that serves"
+        " was changed."
+    ) in done.err
     assert "ModuleNotFoundError: No module named 'no_such_module'" in done.err
     assert (
         "tierstack: web1: site example does not start with mysite.settings, as Django says above"
@@ -126,14 +138,29 @@ def test_settings_that_did_not_take_are_named(operator: Operator) -> None:
     ]
 
 
+#: A shell's words; a variable of its own is nobody else's to replace.
+_ON_WEB2 = "here=$(hostname); test ${here} != web2"
+
+
 def test_build_command_that_fails_stops_before_anything_serves(operator: Operator) -> None:
-    """A command of the site's own: its words, the line that decides, and the old release serves on."""
+    """
+    A command of the site's own: its words, the line that decides, and the old release serves on.
+
+    One that takes too long is ended, with the child that keeps its output open.
+    """
     line = 'source="example",'
-    command = 'build=["python manage.py compress --force"],'
-    operator.edit(line, f"{line}\n        {command}", "group_data/all.py")
+    slow = f"sh -c '{_ON_WEB2} || {{ setsid sleep 54321 & sleep 54321; }}'"
+    commands = f'build=["{slow}", "python manage.py compress --force"], build_s=20,'
+    operator.edit(line, f"{line}\n        {commands}", "group_data/all.py")
     done = operator.deploy()
-    operator.edit(f"\n        {command}", "", "group_data/all.py")
+    operator.edit(f"\n        {commands}", "", "group_data/all.py")
     assert done.status != 0
+    assert (
+        f"tierstack: web2: site example: its build command {slow!r} took longer than 20 s and was"
+        " ended; see what it waits for, or write a larger build_s in the site, and deploy again;"
+        " nothing that serves was changed."
+    ) in done.err
+    assert operator.on("web2", "pgrep -x sleep -a | grep 54321").out == ""
     assert "Unknown command: 'compress'" in done.err
     assert (
         "tierstack: web1: site example: its build command 'python manage.py compress --force' fails, as"

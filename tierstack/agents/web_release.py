@@ -3,15 +3,17 @@ Lays out one release of a site, and looks whether the site starts in it. Nothing
 
     web-release packages ACCOUNT RELEASE     prints what is installed, as JSON
     web-release build HOST SITE ACCOUNT RELEASE REQUIREMENTS     source as base64 on standard input,
-        after a line of JSON: the packages that it shall have ("packages"), and whose they are ("of")
+        after a line of JSON: the packages that it shall have ("packages"), whose they are ("of"), and
+        how long pip may take, in seconds ("build_s")
     web-release check HOST SITE ACCOUNT RELEASE CONFIG MODULE HOSTS [LOCAL_CACHE ...]
                                                                  build commands as JSON, likewise
 
 HOSTS is how many web hosts there are, a LOCAL_CACHE a cache that each may keep for itself. A build
 command is one of the site's own, run in the directory of its manage.py: {"project": DIRECTORY,
-"commands": [["npm", "run", "build"], ...]}.
+"commands": [["npm", "run", "build"], ...], "build_s": longest that each step may take}.
 
-The site's code and its requirements' are run as the site's account, never as root, and what they
+The site's code and its requirements' are run as the site's account, never as root, each in a unit of
+systemd's that ends them all with the first, or when they take too long; and what they
 leave behind is copied by root into files of its own: the running site cannot change a release, and
 whatever they made of their directories (links, pipes, other names of other files), root neither
 changes nor follows it.
@@ -29,6 +31,7 @@ import json
 import os
 import pwd
 import re
+import select
 import shlex
 import shutil
 import stat
@@ -50,8 +53,17 @@ FULL = os.strerror(errno.ENOSPC)
 #: One of these at a time.
 LOCK = "/run/tierstack/locks/release"
 
-#: What pip runs in: systemd ends all of it, whatever a package's build has left at work.
+#: What pip and the site run in: systemd ends all of it, whatever a package's build has left at work.
 UNIT = "tierstack-build.service"
+
+#: Longest that a look at the site may take, in seconds: it loads the site, and makes nothing.
+CHECK_S = 300
+
+#: Most that is kept of what a program says, its end, in bytes.
+SAID = 1 << 24
+
+#: How often it is looked whether a program is still wanted, in seconds.
+LOOK_S = 0.5
 
 #: The variables of what pip runs in: proxies may have passwords in theirs.
 ENVIRONMENT = "/run/tierstack/build.env"
@@ -84,6 +96,26 @@ DEEPEST = 60
 
 class UnfitError(Exception):
     """Something among a site's files that has no place in a release."""
+
+
+class TooLongError(Exception):
+    """
+    Something has taken longer than it may, and was ended.
+
+    Args:
+        what: what it was, for a sentence.
+        limit_s: how long it may take, in seconds.
+        output: what it has said.
+    """
+
+    def __init__(self, what: str, limit_s: int, output: str) -> None:
+        # No look takes longer because a site's builds may.
+        longer = "" if limit_s == CHECK_S else ", or write a larger build_s in the site"
+        super().__init__(
+            f"{what} took longer than {limit_s} s and was ended; see what it waits for{longer}, and"
+            " deploy again"
+        )
+        self.output = output
 
 
 def build(host: str, site: str, account: str, release: str, requirements: str) -> int:
@@ -148,7 +180,9 @@ def install(
     pip += ["--progress-bar=off", "--disable-pip-version-check", "--cache-dir=" + cache]
     constraints = release + "/constraints.txt"
     pip += ["-c", constraints] if asked["packages"] else []
-    output = run_in_unit([*pip, "-r", requirements], account, src)
+    limit_s = int(asked["build_s"])
+    what = f"pip install -r {requirements}"
+    output = run_in_unit(what, [*pip, "-r", requirements], account, src, limit_s)
     if output is not None and FULL in output:
         return no_room(output, host, site, release, cache)
     if output is not None:
@@ -160,7 +194,7 @@ def install(
         of = asked["of"] if asked["packages"] else ""
         return fail(output, f"{where}: {not_installed(output, requirements, of)}; {UNTOUCHED}")
     if own:
-        run_in_unit(compiling(src), account, src)
+        run_in_unit("compiling its source", compiling(src), account, src, limit_s)
     try:
         for folder in (venv, *([src] if own else [])):
             take(folder, account)
@@ -390,23 +424,25 @@ def check(
     CONFIG/.checked is written last.
     """
     complete = os.path.exists(release + "/.complete")
+    asked = json.loads(sys.stdin.read())
+    limit_s = int(asked["build_s"])
     if not complete:
         # Build commands may put files of theirs there, too.
         static = release + "/static"
         remove(static)
         os.mkdir(static, 0o755)
         give(static, account)
-        status = build_commands(host, site, account, release, config, json.loads(sys.stdin.read()))
+        status = build_commands(host, site, account, release, config, asked)
         if status:
             return status
-    output = run([config + "/manage", "check"], account)
+    output = manage(config, account, min(limit_s, CHECK_S), "check")
     if output is not None:
         return fail(
             output,
             f"{host}: site {site} does not start with {module}, as Django says above{last(output)};"
             f" correct it, and deploy again; {UNTOUCHED}",
         )
-    found, output = look_through(config, account, local_caches)
+    found, output = look_through(config, account, min(limit_s, CHECK_S), local_caches)
     if output:
         return fail(
             output,
@@ -426,7 +462,7 @@ def check(
             f" above; correct it in {module}, and deploy again; {UNTOUCHED}",
         )
     if not complete:
-        status = collect(host, site, account, release, config)
+        status = collect(host, site, account, release, config, limit_s)
         if status:
             return status
         mark(release + "/.complete")
@@ -452,7 +488,9 @@ def build_commands(
             words = words[1:]
         if words[0] in ("manage.py", "./manage.py"):
             words = [config + "/manage", *words[1:]]
-        output = run_in_unit(words, account, asked["project"], environment)
+        what = f"its build command {shown!r}"
+        limit_s = int(asked["build_s"])
+        output = run_in_unit(what, words, account, asked["project"], limit_s, environment)
         if output is not None:
             return fail(
                 without_passwords(output),
@@ -471,10 +509,10 @@ def build_commands(
     return 0
 
 
-def collect(host: str, site: str, account: str, release: str, config: str) -> int:
+def collect(host: str, site: str, account: str, release: str, config: str, limit_s: int) -> int:
     """Collect the site's static files into its release."""
     static = release + "/static"
-    output = run([config + "/manage", "collectstatic", "--noinput", "--verbosity=0"], account)
+    output = manage(config, account, limit_s, "collectstatic", "--noinput", "--verbosity=0")
     if output is not None:
         return fail(
             output,
@@ -494,14 +532,20 @@ def collect(host: str, site: str, account: str, release: str, config: str) -> in
     return 0
 
 
+def manage(config: str, account: str, limit_s: int, *words: str) -> str | None:
+    """Run a management command of the site, as a worker would: without the variables of the run."""
+    done = in_unit(f"manage.py {words[0]}", [config + "/manage", *words], account, "/", limit_s)
+    return None if done.returncode == 0 else done.stdout
+
+
 def look_through(
-    config: str, account: str, local_caches: tuple[str, ...]
+    config: str, account: str, limit_s: int, local_caches: tuple[str, ...]
 ) -> tuple[dict[str, list[str]], str]:
     """Return what `web_state` finds, and what kept it from looking, or ""."""
     state = os.path.join(os.path.dirname(os.path.abspath(__file__)), "web-state")
     program = f"exec(open({state!r}).read()); report({FINDING!r}, {local_caches!r})"
     command = [config + "/manage", "shell", "--verbosity=0", "--command=" + program]
-    done = execute(command, account)
+    done = in_unit("the look at its settings", command, account, "/", limit_s)
     # Between what the site's own code prints.
     lines = [line for line in done.stdout.splitlines() if line.startswith(FINDING)]
     if done.returncode or not lines:
@@ -769,50 +813,92 @@ def without_passwords(output: str) -> str:
     return re.sub(r"://(?!git@)[^/\s@]+@", "://****@", output)
 
 
-def run(command: list[str], account: str = "root") -> str | None:
-    """Run a program to its end; return None, or what it said when it failed."""
-    done = execute(command, account)
+def run(command: list[str]) -> str | None:
+    """Run a program of root's to its end; return None, or what it said when it failed."""
+    done = captured(command, {**os.environ, "LC_ALL": "C.UTF-8"})
     return None if done.returncode == 0 else done.stdout
-
-
-def execute(command: list[str], account: str = "root") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    if account != "root":
-        command = ["runuser", "-u", account, "--", *command]
-        environment["HOME"] = pwd.getpwnam(account).pw_dir
-    return captured(command, environment)
 
 
 def run_in_unit(
-    command: list[str], account: str, directory: str, more: Mapping[str, str] | None = None
+    what: str,
+    command: list[str],
+    account: str,
+    directory: str,
+    limit_s: int,
+    more: Mapping[str, str] | None = None,
 ) -> str | None:
     """
-    Run a program as an account, in a unit of its own: with its end all ends that it has started.
+    Run what builds something, with the variables of the run; arguments as of `in_unit`.
 
     Return None, or what it said when it failed.
     """
-    # Of a run that was killed with its unit going on.
-    subprocess.run(["systemctl", "stop", UNIT], stderr=subprocess.DEVNULL)
     with open(ENVIRONMENT, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         file.write(environment_file({**os.environ, "LC_ALL": "C.UTF-8"}))
         file.write(environment_file(more or {}, own=True))
-    properties = {
-        "User": account,
-        "WorkingDirectory": directory,
-        "EnvironmentFile": ENVIRONMENT,
-        "KillMode": "control-group",
-        "KillSignal": "SIGKILL",
-        "NoNewPrivileges": "yes",
-        "PrivateTmp": "yes",
-        "RestrictSUIDSGID": "yes",
-    }
-    unit = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--unit=" + UNIT]
-    unit += [f"--property={name}={value}" for name, value in properties.items()]
     try:
-        done = captured([*unit, "--", *command], dict(os.environ))
+        own = {"EnvironmentFile": ENVIRONMENT, "PrivateTmp": "yes", "RestrictSUIDSGID": "yes"}
+        done = in_unit(what, command, account, directory, limit_s, own)
     finally:
         os.unlink(ENVIRONMENT)
     return None if done.returncode == 0 else done.stdout
+
+
+def in_unit(
+    what: str,
+    command: list[str],
+    account: str,
+    directory: str,
+    limit_s: int,
+    more: Mapping[str, str] | None = None,
+    *,
+    unit: str = UNIT,
+    wanted: Callable[[], bool] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """
+    Run a program as an account, in a unit of its own: with its end all ends that it has started.
+
+    Args:
+        what: what it is, for a sentence.
+        command: its words.
+        account: who runs it.
+        directory: where.
+        limit_s: longest that it may take, in seconds.
+        more: further properties of the unit.
+        unit: the unit's name; there is one of that name at a time.
+        wanted: asked now and then; once it says no, the unit is stopped.
+
+    Raises:
+        TooLongError: it took longer.
+    """
+    # Of a run that was killed with its unit going on.
+    for verb in ("stop", "reset-failed"):
+        subprocess.run(["systemctl", verb, unit], stderr=subprocess.DEVNULL)
+    properties = {
+        "User": account,
+        "WorkingDirectory": directory,
+        "RuntimeMaxSec": str(limit_s),
+        "KillMode": "control-group",
+        "KillSignal": "SIGKILL",
+        "NoNewPrivileges": "yes",
+        **(more or {}),
+    }
+    # Without --collect: how it ended is asked for afterwards.
+    starting = ["systemd-run", "--quiet", "--wait", "--pipe", "--unit=" + unit]
+    starting += [f"--property={name}={value}" for name, value in properties.items()]
+
+    def look() -> None:
+        if wanted and not wanted():
+            subprocess.run(["systemctl", "stop", unit], stderr=subprocess.DEVNULL)
+
+    # systemd would put variables of the unit's in their place. Source: systemd.service(5), "Command lines".
+    words = [word.replace("$", "$$") for word in command]
+    done = captured([*starting, "--", *words], dict(os.environ), look if wanted else None)
+    asking = ["systemctl", "show", "--property=Result", "--value", unit]
+    result = subprocess.run(asking, stdout=subprocess.PIPE, text=True).stdout.strip()
+    subprocess.run(["systemctl", "reset-failed", unit], stderr=subprocess.DEVNULL)
+    if result == "timeout":
+        raise TooLongError(what, limit_s, done.stdout)
+    return done
 
 
 def environment_file(variables: Mapping[str, str], *, own: bool = False) -> str:
@@ -831,17 +917,47 @@ def environment_file(variables: Mapping[str, str], *, own: bool = False) -> str:
     return "".join(lines)
 
 
-def captured(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def captured(
+    command: list[str], environment: dict[str, str], look: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """
+    Run a program; what it says is read until it ends and no longer, whoever keeps its output open.
+
+    Args:
+        command: its words.
+        environment: its variables.
+        look: called now and then while it runs.
+    """
+    with subprocess.Popen(
         command,
         cwd="/",
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
+    ) as process:
+        assert process.stdout
+        pipe, ended = process.stdout.fileno(), os.pidfd_open(process.pid)
+        os.set_blocking(pipe, False)
+        said, waiting = bytearray(), [ended, pipe]
+        try:
+            while True:
+                ready = select.select(waiting, [], [], LOOK_S if look else None)[0]
+                # All that it holds, and not what others write meanwhile.
+                with suppress(BlockingIOError):
+                    found = os.read(pipe, fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ))
+                    said += found
+                    if not found:
+                        waiting = [ended]
+                del said[:-SAID]
+                if ended in ready:
+                    break
+                if look:
+                    look()
+        finally:
+            os.close(ended)
+    text = said.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    return subprocess.CompletedProcess(command, process.returncode, text)
 
 
 def read(path: str) -> str:
@@ -890,6 +1006,10 @@ def main(arguments: list[str]) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             return commands[arguments[0]](*arguments[1:])
+        except TooLongError as problem:
+            host, site = arguments[1:3]
+            output = without_passwords(problem.output)
+            return fail(output, f"{host}: site {site}: {problem}; {UNTOUCHED}")
         except OSError as problem:
             host, site, _, release = arguments[1:5]
             if problem.errno == errno.ENOSPC:

@@ -33,12 +33,14 @@ class Place:
         site: the site's name.
         primary: name of the host with the database; "" if it has no part in the run.
         lock_s: how long a statement waits for a lock, in seconds.
+        limit_s: longest that all of them may work, in seconds.
     """
 
     host: str
     site: str
     primary: str
     lock_s: int
+    limit_s: int
 
 
 def stopped(place: Place, result: Mapping[str, Any] | None) -> str:
@@ -70,6 +72,16 @@ def stopped(place: Place, result: Mapping[str, Any] | None) -> str:
     return (
         f"{head}{what} failed, as Django says above; {_left(place, result)}. Correct it, and deploy"
         " again"
+    )
+
+
+def too_long(place: Place) -> str:
+    """Return what is said of migrations that were ended because they took too long."""
+    return (
+        f"{place.host}: site {place.site}: its migrations took longer than {place.limit_s} s"
+        " (db.migration_s) and were ended, and what is atomic of them was rolled back; see what came"
+        f" about: {_typed(place, 'showmigrations')}; find out what they wait for, or write a larger"
+        " db.migration_s, and deploy again; what served before serves on"
     )
 
 

@@ -82,6 +82,12 @@ class SiteSettings(_Settings):
         " a shell, before static files are collected. For what needs these (django-compressor) write"
         ' `["manage.py collectstatic --noinput", "manage.py compress"]`.',
     )
+    build_s: Annotated[int, Field(ge=1)] = Field(
+        default=1800,
+        description="Longest that pip, each command of `build` and `collectstatic` may take on a web"
+        " host, in seconds: what takes longer is ended, and the run with it. A look at the site's"
+        " settings gets five minutes of it at most.",
+    )
     extensions: list[str] = Field(
         default_factory=list, description="PostgreSQL extensions to create in its database."
     )
@@ -373,6 +379,11 @@ class DbSettings(_Settings):
         description="How long a migration's statement waits for a table that somebody uses, in"
         " seconds; pages that use the table wait behind it. What is not atomic and takes its time"
         " without holding anybody up, `CREATE INDEX CONCURRENTLY`, waits for ten minutes.",
+    )
+    migration_s: Annotated[int, Field(ge=1)] = Field(
+        default=86400,
+        description="Longest that the migrations of a run may work, in seconds; then they are ended,"
+        " and PostgreSQL rolls back what is atomic.",
     )
     migration_tries: Annotated[int, Field(ge=1, le=100)] = Field(
         default=10,

@@ -5,21 +5,24 @@ the site's account (`migrate_site.py`); this program waits for it, and ends it w
 asked for it is gone: nobody would read what becomes of it, and the next run begins it anew.
 
     {"account": "example", "manage": "/etc/tierstack/sites/…/manage", "program": "…",
-     "lock": path of the run's lock}
+     "lock": path of the run's lock, "limit_s": longest that it may take,
+     "programs": path of `web-release`, whose way of running a site's code is used}
 
-It prints {"result": what the program says of itself, or null, "output": its last lines}.
+It prints {"result": what the program says of itself, or null, "output": its last lines, "ended":
+whether it took too long}.
 """
 
 import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 
 MARK = "tierstack-migrated: "
 LINES = 25
-LOOK_S = 0.5
+UNIT = "tierstack-migrate.service"
 END_S = 5
 
 
@@ -33,45 +36,47 @@ def main(request):
     # What a run that was cut off has left at work here ends first; the lock ends with it.
     with open(os.path.join(os.path.dirname(request["lock"]), "migrate"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        output = execute(request, run)
+        output, ended = execute(request, run)
     lines = output.splitlines()
     said = [line for line in lines if line.startswith(MARK)]
     result = json.loads(said[-1][len(MARK) :]) if said else None
     shown = [line for line in lines if not line.startswith(MARK)]
-    print(json.dumps({"result": result, "output": shown[-LINES:]}))
+    print(json.dumps({"result": result, "output": shown[-LINES:], "ended": ended}))
 
 
 def execute(request, run):
-    """Run the program in the site's Django until it, or the run, has ended; return what it prints."""
-    command = ["runuser", "-u", request["account"], "--", request["manage"]]
-    command += ["shell", "--verbosity=0", "--command=" + request["program"]]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        cwd="/",
-        start_new_session=True,
-        env={**os.environ, "LC_ALL": "C.UTF-8"},
-    )
-    while True:
-        try:
-            return process.communicate(timeout=LOOK_S)[0]
-        except subprocess.TimeoutExpired:
-            if holder(request["lock"]) != run:
-                return end(process)
+    """
+    Run the program in the site's Django until it, the run or its time has ended.
 
-
-def end(process):
-    """End a process and its children; PostgreSQL rolls back what they were at within a second."""
-    os.killpg(process.pid, signal.SIGTERM)
+    Return what it prints, and whether it took too long. With it all ends that it has started, and
+    PostgreSQL rolls back what they were at within a second.
+    """
+    release = loaded(request["programs"])
+    command = [request["manage"], "shell", "--verbosity=0", "--command=" + request["program"]]
+    gently = {"KillSignal": "SIGTERM", "TimeoutStopSec": str(END_S)}
     try:
-        return process.communicate(timeout=END_S)[0]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        return process.communicate()[0]
+        done = release.in_unit(
+            "its migrations",
+            command,
+            request["account"],
+            "/",
+            request["limit_s"],
+            gently,
+            unit=UNIT,
+            wanted=lambda: holder(request["lock"]) == run,
+        )
+    except release.TooLongError as problem:
+        return problem.output, True
+    return done.stdout, False
+
+
+def loaded(path):
+    """Return a program of ours on this host, as a module."""
+    sys.dont_write_bytecode = True
+    spec = spec_from_loader("web_release", SourceFileLoader("web_release", path))
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def holder(path):

@@ -16,7 +16,7 @@ from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
 
-from tierstack.model.migrations import SESSIONS_SQL, Place, stopped
+from tierstack.model.migrations import SESSIONS_SQL, Place, stopped, too_long
 from tierstack.model.plan import Effect
 from tierstack.operations.gate import Refuse
 from tierstack.operations.lock_agent import LOCK
@@ -25,6 +25,10 @@ from tierstack.operations.remote import HostError, source_of, tell_program
 
 #: How long a statement may wait that holds nobody up meanwhile (CREATE INDEX CONCURRENTLY), in s.
 _CONCURRENTLY_S = 600
+
+#: As of `web-release`: longest that it may take to see whether there are migrations, in seconds.
+_LOOK_S = 300
+_WEB_RELEASE = "/usr/local/lib/tierstack/web-release"
 
 
 class Migrated(FactBase[str]):
@@ -35,11 +39,23 @@ class Migrated(FactBase[str]):
     """
 
     def command(self, account: str, manage: str) -> str:
-        manage = shlex.join(["runuser", "-u", account, "--", manage])
+        # With what it has started it ends, and does not take for ever.
+        properties = {
+            "User": account,
+            "RuntimeMaxSec": _LOOK_S,
+            "KillMode": "control-group",
+            "KillSignal": "SIGKILL",
+            "NoNewPrivileges": "yes",
+            "StandardOutput": "null",
+            "StandardError": "null",
+        }
+        unit = ["systemd-run", "--quiet", "--wait", "--collect"]
+        unit += [f"--property={name}={value}" for name, value in properties.items()]
+        manage = shlex.join([*unit, "--", manage])
         # `--check` fails in the same way when it cannot look.
         return (
-            f"if {manage} migrate --check >/dev/null 2>&1; then echo applied;"
-            f" elif {manage} showmigrations >/dev/null 2>&1; then echo pending; fi"
+            f"if {manage} migrate --check; then echo applied;"
+            f" elif {manage} showmigrations; then echo pending; fi"
         )
 
     @staticmethod
@@ -59,6 +75,7 @@ def migrations(
     primary: str,
     lock_s: int,
     tries: int,
+    limit_s: int,
 ) -> Generator[PyinfraCommand, None, None]:
     """
     Apply the migrations of a site.
@@ -72,6 +89,7 @@ def migrations(
         primary: name of the host with the database; "" if it has no part in the run.
         lock_s: how long a statement waits for a lock, in seconds.
         tries: how often it is tried.
+        limit_s: longest that all of them may work, in seconds.
     """
     found = host.get_fact(Migrated, account=account, manage=manage)
     if found == "applied":
@@ -91,7 +109,8 @@ def migrations(
         "concurrently_s": _CONCURRENTLY_S,
         "sessions_sql": SESSIONS_SQL,
     }
-    yield _Migrate(Place(host.name, site, primary, lock_s), account, manage, request, effect)
+    place = Place(host.name, site, primary, lock_s, limit_s)
+    yield _Migrate(place, account, manage, request, effect)
 
 
 class _Migrate(PyinfraCommand):
@@ -104,6 +123,8 @@ class _Migrate(PyinfraCommand):
             "account": account,
             "manage": manage,
             "lock": LOCK,
+            "limit_s": place.limit_s,
+            "programs": _WEB_RELEASE,
             "program": f"{source_of('migrate_site.py')}\n\nmain(json.loads({json.dumps(request)!r}))\n",
         }
         #: Why it has failed.
@@ -133,7 +154,7 @@ class _Migrate(PyinfraCommand):
             result = {**result, "error": " ".join([result["error"], *said["output"]])}
         if result and self._place.primary:
             result = {**result, "sessions": self._in_full(result["sessions"])}
-        self.sentence = stopped(self._place, result)
+        self.sentence = too_long(self._place) if said["ended"] else stopped(self._place, result)
         logger.error(f"{host.print_prefix}{self.sentence}")
         return False
 

@@ -74,6 +74,7 @@ class Layout:
         local_caches: aliases of caches that each host may keep for itself.
         project: the directory of manage.py.
         commands: the site's own that are run there before static files are collected, as words.
+        build_s: longest that each step of laying it out may take, in seconds.
         archive: returns the source as tar.gz.
     """
 
@@ -89,13 +90,15 @@ class Layout:
     local_caches: Sequence[str]
     project: str
     commands: Sequence[Sequence[str]]
+    build_s: int
     archive: Callable[[], bytes]
 
     def build(self, packages: Packages) -> Foreseen:
         """Return the command that unpacks it and installs these packages, or what pip finds."""
         text = base64.b64encode(self.archive()).decode()
         lines = [text[start : start + _LINE] for start in range(0, len(text), _LINE)]
-        header = json.dumps({"of": packages.of, "packages": dict(packages.versions)})
+        asked = {"of": packages.of, "packages": dict(packages.versions), "build_s": self.build_s}
+        header = json.dumps(asked)
         who = (host.name, self.site, self.account, self.path)
         command = shlex.join([_PROGRAM, "build", *who, self.requirements])
         effect = Effect(notes=(f"builds {self.path}",))
@@ -106,7 +109,8 @@ class Layout:
         who = (host.name, self.site, self.account, self.path)
         more = [self.config_path, self.module, str(len(self.hosts)), *self.local_caches]
         command = shlex.join([_PROGRAM, "check", *who, *more])
-        given = json.dumps({"project": self.project, "commands": self.commands})
+        asked = {"project": self.project, "commands": self.commands, "build_s": self.build_s}
+        given = json.dumps(asked)
         effect = Effect(notes=("checks that the site starts",))
         return Foreseen(command, effect=effect, _stdin=given)
 
