@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -158,6 +159,46 @@ def test_password_that_is_not_the_databases() -> None:
         " and the hosts where it is set have no part in this run; deploy without --limit; what served"
         " before serves on"
     )
+
+
+#: As psycopg says it, and as its pool logs it before it gives up.
+NO_ZONE = 'invalid value for parameter "TimeZone": "America/Coyhaique"'
+NO_ZONE_IN_POOL = (
+    f"couldn't get a connection after 30.00 sec error connecting in 'pool-1': {NO_ZONE}"
+)
+
+
+@pytest.mark.parametrize("error", [NO_ZONE, NO_ZONE_IN_POOL])
+def test_time_zone_that_the_database_hosts_do_not_know(error: str) -> None:
+    """The setting, the zone, the host, what to do: nothing of Django's is needed beside it."""
+    failed: dict[str, Any] = {"status": "failed", "migration": "", "error": error}
+    failed["zone_setting"] = "TIME_ZONE"
+    assert said(**failed) == (
+        "web1: site shop: TIME_ZONE is 'America/Coyhaique', a time zone that PostgreSQL on db1 does"
+        " not know; write one that it does (type there: runuser -u postgres -- psql -c 'table"
+        " pg_timezone_names'), or bring its tzdata up to date (apt-get update && apt-get install"
+        " tzdata), and deploy again; what served before serves on"
+    )
+    assert "that PostgreSQL on the primary does not know" in said(ALONE, **failed)
+    # A migration that sets one is not the setting's fault.
+    failed["migration"] = "shop.0007_price"
+    assert "shop.0007_price failed, as Django says above" in said(**failed)
+
+
+@pytest.mark.parametrize(
+    ("database", "named"),
+    [
+        ({"TIME_ZONE": None, "OPTIONS": {}}, "TIME_ZONE"),
+        ({"TIME_ZONE": "Mars/Olympus", "OPTIONS": {}}, "DATABASES['default']['TIME_ZONE']"),
+        (
+            {"TIME_ZONE": None, "OPTIONS": {"options": "-c TimeZone=Mars/Olympus"}},
+            "DATABASES['default']['OPTIONS']['options']",
+        ),
+    ],
+)
+def test_setting_that_names_the_time_zone(database: dict[str, Any], named: str) -> None:
+    """Django has two, and a connection's options a third."""
+    assert migrate_site.zone_setting(SimpleNamespace(settings_dict=database)) == named
 
 
 def test_site_that_does_not_start() -> None:

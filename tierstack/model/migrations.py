@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ SELECT coalesce(json_agg(json_build_object(
     regexp_replace(regexp_replace(query, '[''$].*', '…'), '\s+', ' ', 'g'), 100) END
 ) ORDER BY xact_start), '[]') FROM pg_stat_activity WHERE pid = ANY(PIDS)
 """
+
+#: What PostgreSQL says of a time zone that its host does not have.
+_NO_ZONE = re.compile(r'invalid value for parameter "TimeZone": "([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ def stopped(place: Place, result: Mapping[str, Any] | None) -> str:
             f"{head}its migrations cannot be applied, as Django says above; correct it, and deploy"
             " again; what served before serves on"
         )
-    if "password authentication failed" in result["error"]:
-        return head + _password(place)
+    if why := not_let_in(place, result):
+        return f"{head}{why}; what served before serves on"
     what = _printable(result["migration"]) or "what comes with its migrations"
     if result["status"] == "locked":
         head += (
@@ -85,17 +89,37 @@ def too_long(place: Place) -> str:
     )
 
 
-def _password(place: Place) -> str:
-    if place.primary:
+def not_let_in(place: Place, result: Mapping[str, Any]) -> str:
+    """
+    Return why PostgreSQL lets the site in for nothing, and what to do, without its host and name.
+
+    "" where it is something else: then Django's own words are needed, too.
+
+    Args:
+        place: where.
+        result: what `migrate_site.py` says.
+    """
+    if "password authentication failed" in result["error"]:
+        if place.primary:
+            return (
+                f"PostgreSQL on {place.primary} does not take its password, which this run has set;"
+                f" look, on {place.primary}: journalctl -t postgres -n 20"
+            )
         return (
-            f"PostgreSQL on {place.primary} does not take its password, which this run has set;"
-            f" look, on {place.primary}: journalctl -t postgres -n 20; what served before serves on"
+            "PostgreSQL does not take its password: it has changed in the secrets file, and the"
+            " hosts where it is set have no part in this run; deploy without --limit"
         )
-    return (
-        "PostgreSQL does not take its password: it has changed in the secrets file, and the hosts"
-        " where it is set have no part in this run; deploy without --limit; what served before serves"
-        " on"
-    )
+    zone = _NO_ZONE.search(result["error"])
+    # A migration may name one by itself, and then it is what has to be corrected.
+    if zone and not result["migration"]:
+        host = place.primary or "the primary"
+        return (
+            f"{result['zone_setting']} is {_printable(zone[1])!r}, a time zone that PostgreSQL on"
+            f" {host} does not know; write one that it does (type there: runuser -u postgres -- psql"
+            " -c 'table pg_timezone_names'), or bring its tzdata up to date (apt-get"
+            " update && apt-get install tzdata), and deploy again"
+        )
+    return ""
 
 
 def _left(place: Place, result: Mapping[str, Any]) -> str:

@@ -85,6 +85,7 @@ def main(request: dict[str, Any]) -> None:
     watcher.join(5)
     if result["status"] != "applied":
         result["invalid_indexes"] = invalid_indexes(connection)
+        result["zone_setting"] = zone_setting(connection)
     print("\n" + MARK + json.dumps(result), flush=True)
 
 
@@ -196,6 +197,18 @@ def watch(now: Now, sessions_sql: str) -> None:
             now.sessions = found or now.sessions
     with suppress(Exception):
         connection.close()
+
+
+def zone_setting(connection: Any) -> str:
+    """
+    Return which setting says a connection's time zone.
+
+    Source: Django documentation, "Settings", TIME_ZONE of DATABASES; PostgreSQL 15 manual, 34.1.2.
+    """
+    found = connection.settings_dict
+    if "timezone" in str(found["OPTIONS"].get("options", "")).lower():
+        return "DATABASES['default']['OPTIONS']['options']"
+    return "DATABASES['default']['TIME_ZONE']" if found["TIME_ZONE"] else "TIME_ZONE"
 
 
 def invalid_indexes(connection: Any) -> list[str]:

@@ -16,7 +16,7 @@ from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
 
-from tierstack.model.migrations import SESSIONS_SQL, Place, stopped, too_long
+from tierstack.model.migrations import SESSIONS_SQL, Place, not_let_in, stopped, too_long
 from tierstack.model.plan import Effect
 from tierstack.operations.gate import Refuse
 from tierstack.operations.lock_agent import LOCK
@@ -147,11 +147,12 @@ class _Migrate(PyinfraCommand):
         result = said["result"]
         if result and result["status"] == "applied":
             return True
-        for line in said["output"]:
-            logger.error(f"{host.print_prefix}{line}")
         if result:
             # A pool keeps the server's own words to itself, and to what it logs.
             result = {**result, "error": " ".join([result["error"], *said["output"]])}
+        if not (result and not_let_in(self._place, result)):
+            for line in said["output"]:
+                logger.error(f"{host.print_prefix}{line}")
         if result and self._place.primary:
             result = {**result, "sessions": self._in_full(result["sessions"])}
         self.sentence = too_long(self._place) if said["ended"] else stopped(self._place, result)
