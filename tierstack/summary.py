@@ -18,7 +18,7 @@ from pyinfra_cli.prints import pretty_op_name
 
 from tierstack.connection import is_lost, login
 from tierstack.model import Cluster
-from tierstack.model.summary import Ending, HostRun, complete, summary
+from tierstack.model.summary import Ending, HostRun, complete, last_words, summary
 from tierstack.operations.gate import Refuse, gates
 
 #: Options of pyinfra whose values are shown nowhere.
@@ -142,21 +142,16 @@ def _end_when_declined() -> None:
 
 
 def _failure(host: Host, meta: OperationMeta) -> tuple[Ending, str]:
-    """Return how an operation has failed on a host, and the last line that it said."""
+    """Return how an operation has failed on a host, and why, in a line."""
     ending: Ending = "failed"
-    lines = [line.strip() for line in meta.stderr_lines or meta.stdout_lines if line.strip()]
+    lines = meta.stderr_lines or meta.stdout_lines
     for command in meta._commands or []:
-        # Commands of ours that are no shell commands.
+        # Commands of ours that are no shell commands, and what they have been told by others.
         if sentence := getattr(command, "sentence", ""):
-            lines = [sentence]
+            lines = [*getattr(command, "said", ()), f"tierstack: {sentence}"]
         if isinstance(command, Refuse) and command.left_out:
             ending = "left out"
-    said = lines[-1] if lines else "see above"
-    said = said.removeprefix("tierstack: ").removeprefix(f"{host.name}: ").removesuffix(".")
-    # What was tried, where an agent of ours only adds what has become of it.
-    if len(lines) > 1 and lines[-2].startswith("(exit status "):
-        said = f"{lines[-2].strip('()')}; {said}"
-    return ending, said
+    return ending, last_words(lines, host.name)
 
 
 def _again() -> str:

@@ -82,9 +82,9 @@ def test_settings_that_do_not_import_show_djangos_error(operator: Operator) -> N
     ) in done.err
     assert "ModuleNotFoundError: No module named 'no_such_module'" in done.err
     assert (
-        "tierstack: web1: site example does not start with mysite.settings, as Django says above"
+        ": site example does not start with mysite.settings, as Django says above"
         " (ModuleNotFoundError: No module named 'no_such_module'); correct it, and deploy again;"
-        " nothing that serves was changed."
+        " nothing that serves was changed\n"
     ) in done.err
 
 
@@ -166,6 +166,7 @@ def test_build_command_that_fails_stops_before_anything_serves(operator: Operato
         "tierstack: web1: site example: its build command 'python manage.py compress --force' fails, as"
         " it says above; correct it, and deploy again; nothing that serves was changed."
     ) in done.err
+    assert "fails, as it says above (Unknown command: 'compress'" in done.err
 
 
 def test_requirement_that_does_not_install_shows_pips_error(operator: Operator) -> None:

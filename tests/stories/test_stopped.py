@@ -84,13 +84,14 @@ def test_package_and_disk_stop_the_run(operator: Operator) -> None:
         assert told.startswith(
             "The run stopped half-way: web2 failed. Host by host:\n  web2: failed in"
         )
-        assert (
-            '  web2: failed in "Packages of this host\'s tiers are installed": sl cannot be installed,'
-            " as apt says above; look whether this host reaches its package sources (apt-get update),"
-            " and deploy again; nothing that serves was changed\n"
-            "    nothing done\n"
-            '    not begun: "Accounts, kernel settings and journal limits are in place", '
-        ) in told
+        assert re.search(
+            r'  web2: failed in "Packages of this host\'s tiers are installed": sl cannot be installed,'
+            r" as apt says above \(E: Failed to fetch .*\); look whether this host reaches its package"
+            r" sources \(apt-get update\), and deploy again; nothing that serves was changed\n"
+            r"    nothing done\n"
+            r'    not begun: "Accounts, kernel settings and journal limits are in place", ',
+            told,
+        ), told
         for node in ("web1", "web3"):
             packages = (
                 f'  {node}: done up to "Packages of this host\'s tiers are installed", 1 changed\n'
@@ -183,10 +184,12 @@ def test_interrupt_and_a_bad_value_stop_the_run(operator: Operator) -> None:
         assert "LimitRequestBody argument is not parsable" in done.err
         told = summary(done)
         [first] = re.findall(r"^The run stopped half-way: (web[123]) failed\.", told)
-        assert (
-            f'  {first}: failed in "{ROLL}": exit status 1 of: apachectl configtest;'
-            " the old configuration is back in place and still serves\n"
-        ) in told
+        assert re.search(
+            rf'  {first}: failed in "{ROLL}": exit status 1 of: apachectl configtest \(AH00526: Syntax'
+            r" error on line \d+ of \S+: LimitRequestBody argument is not parsable\.\);"
+            r" the old configuration is back in place and still serves\n",
+            told,
+        ), told
         for node in set(nodes) - {first}:
             assert (
                 f'  {node}: left out of "{ROLL}": {node} goes on with what it served before:'

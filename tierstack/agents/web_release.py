@@ -439,7 +439,7 @@ def check(
     if output is not None:
         return fail(
             output,
-            f"{host}: site {site} does not start with {module}, as Django says above{last(output)};"
+            f"{host}: site {site} does not start with {module}, as Django says above;"
             f" correct it, and deploy again; {UNTOUCHED}",
         )
     found, output = look_through(config, account, min(limit_s, CHECK_S), local_caches)
@@ -494,8 +494,8 @@ def build_commands(
         if output is not None:
             return fail(
                 without_passwords(output),
-                f"{host}: site {site}: its build command {shown!r} fails, as it says above"
-                f"{last(output)}; correct it, and deploy again; {UNTOUCHED}",
+                f"{host}: site {site}: its build command {shown!r} fails, as it says above;"
+                f" correct it, and deploy again; {UNTOUCHED}",
             )
     try:
         take(src, account)
@@ -516,8 +516,7 @@ def collect(host: str, site: str, account: str, release: str, config: str, limit
     if output is not None:
         return fail(
             output,
-            f"{host}: site {site}: its static files cannot be collected, as Django says above"
-            f"{last(output)};"
+            f"{host}: site {site}: its static files cannot be collected, as Django says above;"
             " correct the file, or write hashed_static=False in the site if CSS names files that do"
             f" not exist; {UNTOUCHED}",
         )
@@ -971,13 +970,6 @@ def read(path: str) -> str:
 def mark(path: str) -> None:
     with open(path, "w") as file:
         os.fsync(file.fileno())
-
-
-def last(output: str) -> str:
-    """Return the line that a traceback ends with, in brackets: a summary shows no other one."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    found = lines[-1] if "Traceback" in output else ""
-    return f" ({found[:300]})" if found else ""
 
 
 def fail(output: str, sentence: str) -> int:

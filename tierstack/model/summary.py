@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,33 @@ Ending = Literal["well", "failed", "under way", "left out", "lost"]
 
 #: So many names of steps that were not begun are listed.
 _LISTED = 3
+
+#: So much of another program's line is shown, in characters.
+_LONG = 300
+
+#: What other programs say of why they failed, the most telling first: C compilers, Apache, HAProxy, apt
+#: and dpkg, PostgreSQL, Django's checks; then whatever calls itself an error.
+_TELLING = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"\bfatal error: ",
+        r"^AH\d+: Syntax error on line|^\[(ALERT|emerg)\]|^E: |^dpkg: error|\b(FATAL|PANIC): ",
+        r": \(\w+\.E\d+\) ",
+        r"(?i)\berr(or)?\b",
+    )
+)
+
+#: What only says that something has failed, or where to look.
+_EMPTY = re.compile(
+    r"(?i)^(Job for \S+ failed|See .*systemctl status|.*: (Main|Control) process exited|.*: Failed with"
+    r" result|Failed to start |Start(ing|ed) |Stopp(ing|ed) |.*: (Scheduled restart|Start request"
+    r" repeated)|Action '\w+' failed|The Apache error log may|Errors were encountered"
+    r"|E: Sub-process |E: Some index files|.*(Fatal errors|Error\(s\)) found in configuration"
+    r"|ERRORS:$|error: subprocess-exited|note: |.*issues?:$|System check identified|Type '.*' for usage)"
+)
+
+#: A sentence of ours that leaves the reason to what stands above it.
+_ABOVE = re.compile(r" (?:says|said|listed) above(?=[;,.]|$)")
 
 
 @dataclass(frozen=True)
@@ -65,6 +93,67 @@ def summary(hosts: Sequence[HostRun], again: str, look: str, stopped_by: str = "
     lines.append(f"{_before_again(hosts)}, each run does what is missing: {again}")
     lines.append(f"How the nodes are now: {look}")
     return lines
+
+
+def last_words(lines: Sequence[str], host: str) -> str:
+    """
+    Return what a summary shows of what a host has said as it failed: why, in one line.
+
+    That is the last line, which our own programs end with. Where it leaves the reason to what another
+    program says above, that program's decisive line stands in it, in brackets.
+
+    Args:
+        lines: all that was said.
+        host: the host's name, which stands before the line anyway.
+    """
+    lines = [part.rstrip() for line in lines for part in line.splitlines() if part.strip()]
+    if not lines:
+        return "see above"
+    *above, sentence = lines
+    own = sentence.startswith("tierstack: ")
+    sentence = (sentence if own else _decisive(lines)).removeprefix("tierstack: ")
+    sentence = sentence.removeprefix(f"{host}: ").removesuffix(".")
+    if not own:
+        return sentence
+    # What an agent has tried, where it only adds what has become of it.
+    tried = [line for line in above if line.startswith("(exit status ")]
+    why = _in_brackets([line for line in above if line not in tried], sentence)
+    if tried:
+        return f"{tried[-1].strip('()')}{why}; {sentence}"
+    return _ABOVE.sub(lambda found: found[0] + why, sentence, count=1)
+
+
+def _in_brackets(lines: Sequence[str], sentence: str) -> str:
+    if not lines:
+        return ""
+    if "listed above" in sentence:
+        more = f"; and {len(lines) - 1} more" if lines[1:] else ""
+        return f" ({lines[0][:_LONG]}{more})"
+    return f" ({_decisive(lines)})"
+
+
+def _decisive(lines: Sequence[str]) -> str:
+    """Return the line of a program's output that says why it failed."""
+    traces = [at for at, line in enumerate(lines) if "Traceback (most recent call" in line]
+    if traces:
+        # Its frames are indented, and its words may have several lines.
+        begun = _indent(lines[traces[-1]])
+        found = next((line for line in lines[traces[-1] + 1 :] if _indent(line) <= begun), "")
+        # One of ours that has run another program: that one's words come before.
+        if found and not ("CalledProcessError: " in found and lines[: traces[0]]):
+            return found.strip()[:_LONG]
+        lines = lines[: traces[0]] or lines
+    lines = [line.strip() for line in lines]
+    told = [line for line in lines if not _EMPTY.match(line)] or lines
+    for telling in _TELLING:
+        for line, after in zip(told, [*told[1:], ""], strict=True):
+            if telling.search(line):
+                return (f"{line} {after}" if line.endswith(":") else line)[:_LONG].strip()
+    return told[-1][:_LONG]
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 _ORDER: list[Ending] = ["failed", "lost", "under way", "left out", "well"]

@@ -127,8 +127,9 @@ class _Migrate(PyinfraCommand):
             "programs": _WEB_RELEASE,
             "program": f"{source_of('migrate_site.py')}\n\nmain(json.loads({json.dumps(request)!r}))\n",
         }
-        #: Why it has failed.
+        #: Why it has failed, and what Django has said before.
         self.sentence = ""
+        self.said: list[str] = []
         self.effect = effect
 
     def __repr__(self) -> str:
@@ -151,7 +152,8 @@ class _Migrate(PyinfraCommand):
             # A pool keeps the server's own words to itself, and to what it logs.
             result = {**result, "error": " ".join([result["error"], *said["output"]])}
         if not (result and not_let_in(self._place, result)):
-            for line in said["output"]:
+            self.said = said["output"]
+            for line in self.said:
                 logger.error(f"{host.print_prefix}{line}")
         if result and self._place.primary:
             result = {**result, "sessions": self._in_full(result["sessions"])}

@@ -100,12 +100,12 @@ def update(request):
                 [*APT, "--with-new-pkgs", "upgrade"], stdout=subprocess.DEVNULL, check=False
             )
         if done.returncode:
-            return "apt-get upgrade failed; see /var/log/apt/term.log"
+            return "tierstack: apt-get upgrade failed, as it says above; see /var/log/apt/term.log"
     for unit in outdated(request["units"]):
         command = request["units"][unit]
         done = subprocess.run(["sh", "-c", command], stdout=subprocess.DEVNULL, check=False)
         if done.returncode:
-            return "%s failed; see: journalctl -u %s" % (command, unit)
+            return "tierstack: %s failed, as it says above; see: journalctl -u %s" % (command, unit)
     return 0
 
 
