@@ -65,18 +65,7 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
         stamp="media",
         entries=[
             *_directories(cluster),
-            File(
-                "/etc/tierstack/lighttpd.conf",
-                template(
-                    "media/etc/tierstack/lighttpd.conf.j2",
-                    address=host.address,
-                    port=cluster.settings.media.port,
-                    max_fds=_MAX_FDS,
-                    download_s=_DOWNLOAD_S,
-                    inert=INERT,
-                    sites=_virtual_hosts(cluster),
-                ),
-            ),
+            File("/etc/tierstack/lighttpd.conf", configuration(cluster, host)),
             File(
                 "/etc/systemd/system/lighttpd.service.d/tierstack.conf",
                 template(
@@ -88,6 +77,18 @@ def deploy(cluster: Cluster, host: Host, secrets: Secrets) -> None:
         ],
         check_staged="lighttpd -tt -f $STAGE/etc/tierstack/lighttpd.conf",
         units=[Unit("lighttpd.service")],
+    )
+
+
+def configuration(cluster: Cluster, host: Host) -> bytes:
+    """Return lighttpd's configuration on one media host."""
+    return template(
+        "media/etc/tierstack/lighttpd.conf.j2",
+        address=host.address,
+        port=cluster.settings.media.port,
+        max_fds=_MAX_FDS,
+        download_s=_DOWNLOAD_S,
+        sites=_virtual_hosts(cluster),
     )
 
 

@@ -69,9 +69,9 @@ def article(picture: str) -> str:
     return f"/articles/{_slug(picture)}/"
 
 
-def url_of(page: str) -> str:
+def url_of(page: str, media_url: str = "/media/") -> str:
     """Return the URL path of the picture in an article."""
-    return "/media/" + page.partition('src="/media/')[2].partition('"')[0]
+    return media_url + page.partition(f'src="{media_url}')[2].partition('"')[0]
 
 
 def _slug(picture: str) -> str:

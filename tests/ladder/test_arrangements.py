@@ -9,6 +9,7 @@ import pytest
 
 from tests.files import assert_no_trick_gets_a_file
 from tests.ladder.conftest import assert_large_upload_is_served, assert_root_files, deployed
+from tests.ladder.header_settings import assert_pages_are_whole_with_other_settings
 from tests.ladder.odd_answers import assert_wsgi_is_kept
 from tests.look import (
     assert_admin_is_whole,
@@ -144,3 +145,8 @@ def test_second_run_changes_nothing(operator: Operator) -> None:
     assert said.status == 0, said.out
     lines = {tuple(line.split()[:2]) for line in said.out.splitlines()}
     assert lines >= {(tier, host.name) for host in operator.cluster().hosts for tier in host.tiers}
+
+
+def test_settings_of_headers_leave_pages_whole(operator: Operator) -> None:
+    """Each setting by which a module or a header comes or goes: types, statuses, cookies, headers."""
+    assert_pages_are_whole_with_other_settings(operator)
