@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tierstack.engine import ssh_data
 from tierstack.host_keys import remember, see
@@ -28,6 +29,7 @@ from tierstack.model.sizing import (
 from tierstack.model.source import check_sources, contents_of, sentences
 from tierstack.new import make
 from tierstack.secrets import certificate_news, check_secrets
+from tierstack.terminal import guard
 from tierstack.vagrant import vagrant
 
 _INVENTORY = click.argument("inventory", type=click.Path(path_type=Path))
@@ -41,6 +43,7 @@ def main() -> None:
 
     Nothing here changes a host; changes go through pyinfra.
     """
+    guard()
 
 
 main.add_command(lab)
@@ -97,16 +100,16 @@ def check(inventory: Path) -> None:
     table = Table("tier", "host", "address", "size", box=None, pad_edge=False)
     for tier in TIERS:
         for host in cluster.tier(tier):
-            table.add_row(tier, host.name, host.address, _size(cluster, host, tier))
+            _row(table, tier, host.name, host.address, _size(cluster, host, tier))
     console.print(table)
     console.print()
     flows = Table("from", "to", "port", "for", box=None, pad_edge=False)
     for flow in cluster.flows:
         port = f"{flow.protocol} {flow.port}"
-        flows.add_row(flow.source, flow.target, port, flow.purpose)
+        _row(flows, flow.source, flow.target, port, flow.purpose)
     console.print(flows)
     incoming = ", ".join(cluster.settings.base.incoming) or "nothing"
-    console.print(f"Into every host may come besides: {incoming}.", soft_wrap=True)
+    console.print(Text(f"Into every host may come besides: {incoming}."), soft_wrap=True)
     console.print(f"Out of every host may go besides: {_outgoing(cluster)}.", soft_wrap=True)
     console.print()
     for site in cluster.sites:
@@ -136,7 +139,8 @@ def trust(inventory: Path, yes: bool) -> None:
     seen = see(cluster.inventory, ssh_data(cluster))
     table = Table("host", "reached at", "key", "known", box=None, pad_edge=False)
     for key in seen:
-        table.add_row(key.host, key.target, key.fingerprint or "–", key.known or key.wrong or "no")
+        known = key.known or key.wrong or "no"
+        _row(table, key.host, key.target, key.fingerprint or "–", known)
     Console(width=160).print(table)
     new = [key for key in seen if key.entry]
     if new:
@@ -229,13 +233,18 @@ def status(inventory: Path, as_json: bool) -> None:
         table = Table("tier", "host", "state", "serves", "notes", box=None, pad_edge=False)
         for node in nodes:
             color = "green" if node.good else "red"
-            state = f"[{color}]{node.state}[/{color}]"
-            table.add_row(node.tier, node.host, state, node.serves, node.notes)
+            state = Text(node.state, color)
+            _row(table, node.tier, node.host, state, node.serves, node.notes)
         Console().print(table)
         for site in cluster.sites:
             click.echo(_way_in(cluster, site))
     if not all(node.good for node in nodes):
         sys.exit(1)
+
+
+def _row(table: Table, *cells: str | Text) -> None:
+    """Add a row; brackets in it, such as an address's or what a host says, are no markup."""
+    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
 
 
 def _way_in(cluster: Cluster, site: Site) -> str:

@@ -22,6 +22,7 @@ from pyinfra.context import ctx_config, ctx_state
 from tierstack.connection import Heartbeat, Undelayed, login
 from tierstack.host_keys import advice, ssh_defaults
 from tierstack.model import Cluster
+from tierstack.terminal import guard
 
 
 class Rehearsal(State):
@@ -51,6 +52,7 @@ def prepare_run(cluster: Cluster, group_data: Mapping[str, Mapping[str, Any]]) -
     deploys = bool(_deploy_files())
     handlers: list[BaseStateCallback] = []
     if pyinfra.is_cli:
+        guard()
         handlers += [_Advice(cluster), Undelayed(), Heartbeat()]
         if not isinstance(state, Rehearsal):
             # Its import puts greenlets in place of a process's threads; here they are already.
