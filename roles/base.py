@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from roles.web.settings import DOOR, ROOM
 from tierstack import hosts
+from tierstack.agents.web_release import BUILDER
 from tierstack.model import UNITS, Cluster, Host, Opening, Site
 from tierstack.model.identity import ID, NOTE, authority, irreplaceable
 from tierstack.model.plan import Rules
@@ -101,7 +102,11 @@ def settle(cluster: Cluster, host: Host) -> None:
             Directory("/etc/tierstack"),
             File(
                 "/etc/sysusers.d/tierstack.conf",
-                template("base/etc/sysusers.d/tierstack.conf.j2", sites=sites),
+                template(
+                    "base/etc/sysusers.d/tierstack.conf.j2",
+                    sites=sites,
+                    builder=BUILDER if "web" in host.tiers else "",
+                ),
             ),
             File(
                 "/etc/tmpfiles.d/tierstack.conf",

@@ -116,7 +116,7 @@ def assert_root_files(operator: Operator) -> None:
     assert logo["server"] == robots["server"] == ask("/")["server"] == "Apache"
     assert robots["cache-control"] == "public, max-age=3600"
     # What the site's own command has made is a part of the release.
-    assert ask("/built.txt").text == "built by example\n"
+    assert ask("/built.txt").text == "built by tierstack-build\n"
     # Files of a release are all equally old: nothing is to be concluded from that.
     assert (robots["etag"], robots["last-modified"]) == ("", "")
     # Apache's own 404, without Django's page: Django is not asked.

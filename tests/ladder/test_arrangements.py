@@ -24,7 +24,10 @@ from tierstack.model.ports import listeners
 #: Of a package in the project, whose build leaves a process at work.
 _SETUP = """
 import os
+import pwd
 from setuptools import setup
+with open("shared.py", "a") as file:
+    file.write(f"BY = {pwd.getpwuid(os.getuid()).pw_name!r}\\n")
 if os.fork() == 0:
     os.setsid()
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -99,12 +102,17 @@ def test_build_leaves_nothing_behind(operator: Operator) -> None:
     """
     A package of the project's own is there, no process of its build, and no file but root's.
 
+    It was built by an account that serves nothing.
+
     Nor is a file of secrets, and nobody but root and the site's account looks into a release.
     """
     for host in operator.cluster().tier("web"):
-        ask = "from shared import WORD; print(WORD)"
+        ask = "from shared import BY, WORD; print(WORD, BY)"
         python = "/srv/example/current/venv/bin/python"
-        assert operator.ask(host.name, f"runuser -u example -- {python} -c '{ask}'") == "shared"
+        assert (
+            operator.ask(host.name, f"runuser -u example -- {python} -c '{ask}'")
+            == "shared tierstack-build"
+        )
         assert operator.on(host.name, "pgrep -x sleep -a | grep 54321").out == ""
         releases = "/srv/example/releases"
         assert operator.ask(host.name, f"stat -c '%U %G %a' {releases}") == "root example 750"

@@ -161,6 +161,11 @@ def test_packages_are_kept_for_a_file_that_says_all(requirements: str, told: boo
     assert not told or kind(requirements) != kind(f"# newer, please\n{requirements}")
 
 
+def test_packages_of_before_there_was_a_builder_are_not_kept() -> None:
+    """The account that serves had installed them, and could have changed them meanwhile."""
+    assert web_release.kind("x==1.0\n").partition("\n")[0].endswith(", tierstack-build")
+
+
 def test_passwords_in_requirements_are_not_shown() -> None:
     """pip repeats a line from git as it stands: what logs in there is hidden."""
     without = web_release.without_passwords

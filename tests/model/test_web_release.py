@@ -146,6 +146,7 @@ def test_build_commands_that_fail_leave_no_source(
     (release / "src" / "manage.py").touch()
     built = release / ".built"
     monkeypatch.setattr(web_release, "CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(web_release, "BUILDER", account)
     commands = [["npm", "run", "build"]]
     asked = {"project": str(release / "src"), "commands": commands, "build_s": 60}
 
@@ -163,6 +164,34 @@ def test_build_commands_that_fail_leave_no_source(
     with pytest.raises(OSError, match="No space left"):
         build(None)
     assert not built.exists()
+
+
+@need_root
+def test_builder_has_nothing_between_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What pip keeps is root's alone then, and a home begins empty, whatever a run has left."""
+    monkeypatch.setattr(web_release, "CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(web_release, "BUILDER", "nobody")
+    (tmp_path / "cache" / "home").mkdir(parents=True)
+    (tmp_path / "cache" / "home" / ".npmrc").touch()
+    kept = tmp_path / "cache" / "pip" / "shop"
+    nobody = pwd.getpwnam("nobody").pw_uid
+    with web_release.lent(str(kept)), web_release.new_home() as home:
+        assert [Path(path).stat().st_uid for path in (kept, home)] == [nobody] * 2
+        assert list(Path(home).iterdir()) == []
+    assert (kept.stat().st_uid, stat.S_IMODE(kept.stat().st_mode)) == (0, 0o700)
+    assert not Path(home).exists()
+
+
+def test_what_the_builder_may_not_is_said() -> None:
+    """A log that the site's account alone may write stops Django as it starts."""
+    said = "PermissionError: [Errno 13] Permission denied: '/var/log/shop/shop.log'"
+    assert web_release.denied(said, "shop") == (
+        "; if it may not open a file, such as a log, that is shop's alone: tierstack-build runs it,"
+        " which has the group shop (chmod g+rw FILE)"
+    )
+    assert web_release.denied("ImportError: no", "shop") == ""
 
 
 def full(*_: object) -> None:

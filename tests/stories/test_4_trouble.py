@@ -142,6 +142,18 @@ def test_settings_that_did_not_take_are_named(operator: Operator) -> None:
 _ON_WEB2 = "here=$(hostname); test ${here} != web2"
 
 
+#: What the site's account, which serves, sees and changes of a build that is under way.
+_SERVING = """
+for pid in $(pgrep -u tierstack-build); do
+    runuser -u example -- sh -c "cat /proc/$pid/environ; kill -0 $pid && echo may end $pid" 2>/dev/null
+done
+for place in /srv/example/releases /var/cache/tierstack-build /var/lib/tierstack; do
+    runuser -u example -- find $place ! -type l -writable 2>/dev/null
+done
+ls -ld /run/tierstack/build.env | grep -v '^-rw------- 1 root root'; true
+"""
+
+
 def test_build_command_that_fails_stops_before_anything_serves(operator: Operator) -> None:
     """
     A command of the site's own: its words, the line that decides, and the old release serves on.
@@ -152,9 +164,20 @@ def test_build_command_that_fails_stops_before_anything_serves(operator: Operato
     slow = f"sh -c '{_ON_WEB2} || {{ setsid sleep 54321 & sleep 54321; }}'"
     commands = f'build=["{slow}", "python manage.py compress --force"], build_s=20,'
     operator.edit(line, f"{line}\n        {commands}", "group_data/all.py")
-    done = operator.deploy()
+    said: list[str] = []
+    # What a deploy leaves on hosts that the tree before has laid out.
+    operator.ask("web2", "install -d -o example -g example /var/cache/tierstack/example")
+
+    def look(_: object) -> None:
+        works = "pgrep -x -u tierstack-build sleep"
+        wait_until("web2 builds", lambda: operator.on("web2", works).status == 0, 120)
+        said.append(operator.ask("web2", _SERVING))
+
+    done = operator.deploy_meeting(" is laid out and starts", look)
     operator.edit(f"\n        {commands}", "", "group_data/all.py")
     assert done.status != 0
+    assert said == [""], "who serves sees or changes how a release is made"
+    assert operator.on("web2", "ls -d /var/cache/tierstack").status != 0
     assert (
         f"tierstack: web2: site example: its build command {slow!r} took longer than 20 s and was"
         " ended; see what it waits for, or write a larger build_s in the site, and deploy again;"

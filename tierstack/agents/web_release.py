@@ -12,8 +12,10 @@ HOSTS is how many web hosts there are, a LOCAL_CACHE a cache that each may keep 
 command is one of the site's own, run in the directory of its manage.py: {"project": DIRECTORY,
 "commands": [["npm", "run", "build"], ...], "build_s": longest that each step may take}.
 
-The site's code and its requirements' are run as the site's account, never as root, each in a unit of
-systemd's that ends them all with the first, or when they take too long; and what they
+The site's code and its requirements' are never run as root. What makes a release is run by an account
+that serves nothing, since visitors may have broken into the one that serves: that one neither sees
+how a release is made nor changes it. What only looks at the site is run as the site's account. Each is
+a unit of systemd's that ends them all with the first, or when they take too long; and what they
 leave behind is copied by root into files of its own: the running site cannot change a release, and
 whatever they made of their directories (links, pipes, other names of other files), root neither
 changes nor follows it.
@@ -38,8 +40,8 @@ import stat
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 #: Tells what `web-state` finds from what the site's own code prints.
@@ -77,8 +79,14 @@ NOT_PASSED = re.compile(
 #: "-ACCOUNT", with what a site required last. What is in one is told by the file ".kind" beside it.
 PATTERN = "/var/lib/tierstack/venv"
 
-#: Where pip keeps what it has fetched and built, a directory an account.
-CACHE = "/var/cache/tierstack"
+#: Who makes releases. It reads what the site's group may read.
+BUILDER = "tierstack-build"
+
+#: What it keeps: in "pip", by site, what pip has fetched and built; "home", which is made anew.
+CACHE = "/var/cache/tierstack-build"
+
+#: Where the accounts that serve kept such things until there was a builder; nobody reads it.
+FORMER_CACHE = "/var/cache/tierstack"
 
 #: A line of a requirements file that means the same whatever lies beside it: no other file, no
 #: address, no variable. Source: pip documentation, "Requirements File Format".
@@ -129,6 +137,7 @@ def build(host: str, site: str, account: str, release: str, requirements: str) -
     asked = json.loads(header)
     source = base64.b64decode(body)
     src, venv = release + "/src", release + "/venv"
+    remove(FORMER_CACHE)
     # A run that was cut off may have been at work here until now.
     there = os.path.exists(release + "/.built")
     if there and (serves(release) or not differing(installed(venv), asked["packages"])):
@@ -173,16 +182,18 @@ def install(
 ) -> int:
     """Install what the site requires into its release's venv, and the source too if it is built."""
     src, venv = release + "/src", release + "/venv"
-    cache = pip_cache(account)
+    cache = f"{CACHE}/pip/{account}"
     for folder in (venv, *([src] if own else [])):
-        give(folder, account)
+        give(folder, BUILDER)
     pip = [venv + "/bin/python", "-m", "pip", "install", "--no-input", "--no-color"]
     pip += ["--progress-bar=off", "--disable-pip-version-check", "--cache-dir=" + cache]
     constraints = release + "/constraints.txt"
     pip += ["-c", constraints] if asked["packages"] else []
     limit_s = int(asked["build_s"])
     what = f"pip install -r {requirements}"
-    output = run_in_unit(what, [*pip, "-r", requirements], account, src, limit_s)
+    with lent(cache), new_home() as home:
+        variables = {"HOME": home}
+        output = run_in_unit(what, [*pip, "-r", requirements], account, src, limit_s, variables)
     if output is not None and FULL in output:
         return no_room(output, host, site, release, cache)
     if output is not None:
@@ -197,7 +208,7 @@ def install(
         run_in_unit("compiling its source", compiling(src), account, src, limit_s)
     try:
         for folder in (venv, *([src] if own else [])):
-            take(folder, account)
+            take(folder, BUILDER)
     except UnfitError as problem:
         remove(release)
         return fail(
@@ -286,7 +297,9 @@ def kind(requirements: str = "") -> str:
         return ""
     # Comments count: whoever wants newer packages changes one.
     python = "{}.{}".format(*sys.version_info)
-    return f"{python}, pip {ensurepip.version()}\n{requirements}"
+    # What was installed before there was a builder, whoever serves could have changed.
+    who = f", {BUILDER}" if requirements else ""
+    return f"{python}, pip {ensurepip.version()}{who}\n{requirements}"
 
 
 def make_venv(venv: str) -> str | None:
@@ -431,7 +444,7 @@ def check(
         static = release + "/static"
         remove(static)
         os.mkdir(static, 0o755)
-        give(static, account)
+        give(static, BUILDER)
         status = build_commands(host, site, account, release, config, asked)
         if status:
             return status
@@ -479,9 +492,33 @@ def build_commands(
         return 0
     # Until they have ended well, what lies there is no source: whoever comes next unpacks it anew.
     os.unlink(release + "/.built")
-    give(src, account)
-    # Theirs to write, as programs such as npm want it; the account's own directory is not.
-    environment = {"HOME": pip_cache(account), "PATH": f"{release}/venv/bin:{os.environ['PATH']}"}
+    give(src, BUILDER)
+    with new_home() as home:
+        environment = {"HOME": home, "PATH": f"{release}/venv/bin:{os.environ['PATH']}"}
+        status = each_command(host, site, account, config, asked, environment)
+    if status:
+        return status
+    try:
+        take(src, BUILDER)
+    except UnfitError as problem:
+        return fail(
+            "",
+            f"{host}: site {site}: its build commands leave {problem}, which has no place in a"
+            f" release; correct that, and deploy again; {UNTOUCHED}",
+        )
+    mark(release + "/.built")
+    return 0
+
+
+def each_command(
+    host: str,
+    site: str,
+    account: str,
+    config: str,
+    asked: dict[str, Any],
+    environment: Mapping[str, str],
+) -> int:
+    """Run build commands until one fails."""
     for words in asked["commands"]:
         shown = shlex.join(words)
         if words[:1] == ["python"] and words[1:2] == ["manage.py"]:
@@ -495,33 +532,25 @@ def build_commands(
             return fail(
                 without_passwords(output),
                 f"{host}: site {site}: its build command {shown!r} fails, as it says above;"
-                f" correct it, and deploy again; {UNTOUCHED}",
+                f" correct it{denied(output, account)}, and deploy again; {UNTOUCHED}",
             )
-    try:
-        take(src, account)
-    except UnfitError as problem:
-        return fail(
-            "",
-            f"{host}: site {site}: its build commands leave {problem}, which has no place in a"
-            f" release; correct that, and deploy again; {UNTOUCHED}",
-        )
-    mark(release + "/.built")
     return 0
 
 
 def collect(host: str, site: str, account: str, release: str, config: str, limit_s: int) -> int:
     """Collect the site's static files into its release."""
     static = release + "/static"
-    output = manage(config, account, limit_s, "collectstatic", "--noinput", "--verbosity=0")
+    words = ("collectstatic", "--noinput", "--verbosity=0")
+    output = manage(config, BUILDER, limit_s, *words, more=builders(account))
     if output is not None:
         return fail(
             output,
             f"{host}: site {site}: its static files cannot be collected, as Django says above;"
             " correct the file, or write hashed_static=False in the site if CSS names files that do"
-            f" not exist; {UNTOUCHED}",
+            f" not exist{denied(output, account)}; {UNTOUCHED}",
         )
     try:
-        take(static, account)
+        take(static, BUILDER)
     except UnfitError as problem:
         return fail(
             "",
@@ -531,9 +560,22 @@ def collect(host: str, site: str, account: str, release: str, config: str, limit
     return 0
 
 
-def manage(config: str, account: str, limit_s: int, *words: str) -> str | None:
+def denied(output: str, account: str) -> str:
+    """Say what the builder may not, should that be why something fails; "" if it is not."""
+    if "Permission" not in output:
+        return ""
+    return (
+        f"; if it may not open a file, such as a log, that is {account}'s alone: {BUILDER} runs it,"
+        f" which has the group {account} (chmod g+rw FILE)"
+    )
+
+
+def manage(
+    config: str, account: str, limit_s: int, *words: str, more: Mapping[str, str] | None = None
+) -> str | None:
     """Run a management command of the site, as a worker would: without the variables of the run."""
-    done = in_unit(f"manage.py {words[0]}", [config + "/manage", *words], account, "/", limit_s)
+    command = [config + "/manage", *words]
+    done = in_unit(f"manage.py {words[0]}", command, account, "/", limit_s, more)
     return None if done.returncode == 0 else done.stdout
 
 
@@ -692,15 +734,31 @@ def private(folder: str, account: str) -> None:
     os.chmod(folder, 0o750)
 
 
-def pip_cache(account: str) -> str:
-    """Return an account's own directory for pip; what lies in it is not looked at."""
+@contextmanager
+def lent(folder: str) -> Iterator[None]:
+    """Let the builder have a directory, which is there from now on, for a while; then root alone."""
+    os.makedirs(folder, exist_ok=True)
+    user = pwd.getpwnam(BUILDER)
+    os.chmod(folder, 0o700)
+    os.chown(folder, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    try:
+        yield
+    finally:
+        os.chown(folder, 0, 0, follow_symlinks=False)
+
+
+@contextmanager
+def new_home() -> Iterator[str]:
+    """Yield a home for the builder in which nothing lies, as programs such as npm want one to write."""
+    home = CACHE + "/home"
+    remove(home)
     os.makedirs(CACHE, exist_ok=True)
-    cache, user = os.path.join(CACHE, account), pwd.getpwnam(account)
-    with suppress(FileExistsError):
-        os.mkdir(cache)
-    os.chown(cache, user.pw_uid, user.pw_gid, follow_symlinks=False)
-    os.chmod(cache, 0o700)
-    return cache
+    os.mkdir(home)
+    try:
+        with lent(home):
+            yield home
+    finally:
+        remove(home)
 
 
 def remove(top: str) -> None:
@@ -818,6 +876,11 @@ def run(command: list[str]) -> str | None:
     return None if done.returncode == 0 else done.stdout
 
 
+def builders(account: str) -> dict[str, str]:
+    """Return the properties of a unit of the builder's for a site, whose account this is."""
+    return {"SupplementaryGroups": account, "PrivateTmp": "yes"}
+
+
 def run_in_unit(
     what: str,
     command: list[str],
@@ -827,7 +890,15 @@ def run_in_unit(
     more: Mapping[str, str] | None = None,
 ) -> str | None:
     """
-    Run what builds something, with the variables of the run; arguments as of `in_unit`.
+    Run what builds something, with the variables of the run.
+
+    Args:
+        what: as of `in_unit`.
+        command: likewise.
+        account: the account of the site for which it is built.
+        directory: as of `in_unit`.
+        limit_s: likewise.
+        more: further variables.
 
     Return None, or what it said when it failed.
     """
@@ -835,8 +906,8 @@ def run_in_unit(
         file.write(environment_file({**os.environ, "LC_ALL": "C.UTF-8"}))
         file.write(environment_file(more or {}, own=True))
     try:
-        own = {"EnvironmentFile": ENVIRONMENT, "PrivateTmp": "yes", "RestrictSUIDSGID": "yes"}
-        done = in_unit(what, command, account, directory, limit_s, own)
+        own = {"EnvironmentFile": ENVIRONMENT, "RestrictSUIDSGID": "yes", **builders(account)}
+        done = in_unit(what, command, BUILDER, directory, limit_s, own)
     finally:
         os.unlink(ENVIRONMENT)
     return None if done.returncode == 0 else done.stdout

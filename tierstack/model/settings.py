@@ -78,8 +78,8 @@ class SiteSettings(_Settings):
     build: list[str] = Field(
         default_factory=list,
         description='Commands that make a release whole, e.g. `["npm ci", "npm run build", "manage.py'
-        " compilemessages\"]`: run on web hosts where `manage.py` lies, as the site's account, without"
-        " a shell, before static files are collected. For what needs these (django-compressor) write"
+        ' compilemessages"]`: run on web hosts where `manage.py` lies, without a shell, by the account'
+        " `tierstack-build`, which reads what the site's group may read, before static files are collected. For what needs these (django-compressor) write"
         ' `["manage.py collectstatic --noinput", "manage.py compress"]`.',
     )
     build_s: Annotated[int, Field(ge=1)] = Field(

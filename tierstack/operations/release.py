@@ -62,7 +62,7 @@ class Layout:
 
     Args:
         site: the site's name.
-        account: the account that its code and pip run as.
+        account: the account that its code runs as.
         current: symbolic link to the release that serves.
         path: the release's directory.
         requirements: pip's file, relative to the source.
