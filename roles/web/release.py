@@ -17,6 +17,7 @@ from roles.web.settings import (
 )
 from tierstack.model import Cluster, Host, Site
 from tierstack.model.release import Release, Source, pack, release_of
+from tierstack.model.sizing import pool_budget
 from tierstack.model.source import sentences
 from tierstack.operations.config import (
     Directory,
@@ -102,6 +103,7 @@ def _layout(cluster: Cluster, host: Host, site: Site, secrets: Secrets) -> Layou
         project=release(cluster, site).project(site),
         commands=[shlex.split(command) for command in site.settings.build],
         build_s=site.settings.build_s,
+        pool=pool_budget(cluster, site),
         archive=partial(_archive, site),
     )
 

@@ -51,6 +51,7 @@ class Started(dict[str, Any]):
     """The settings that a site has, and the environment that its own settings saw."""
 
     environment: dict[str, str]
+    pool_size: int
 
 
 @pytest.fixture
@@ -81,6 +82,7 @@ def start(home: Home, monkeypatch: pytest.MonkeyPatch) -> Any:
         exec(settings_module(cluster, host, site, RELEASE, _secrets()), settings)
         result = Started({k: v for k, v in settings.items() if k.isupper()})
         result.environment = seen
+        result.pool_size = settings.get("tierstack_pool_size", 0)
         return result
 
     return started
@@ -350,6 +352,8 @@ def test_pool_of_the_site_takes_one_connection_a_worker(
     """Connections that are kept give way to it: Django refuses both at once, at the first query."""
     found = start(DATABASES=_database({"pool": own}))["DATABASES"]["default"]
     assert (found["CONN_MAX_AGE"], found["OPTIONS"]["pool"]) == (0, sizes)
+    asked = start(DATABASES=_database({"pool": own})).pool_size
+    assert asked == (0 if own is True else sizes["max_size"])
     found = start(DATABASES=_database({"pool": False}))["DATABASES"]["default"]
     assert (found["CONN_MAX_AGE"], found["OPTIONS"]["pool"]) == (60, False)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.model.conftest import HOSTS, Home
+from tests.model.conftest import HOSTS, SITES, Home
 from tierstack.model import CapacityError
 from tierstack.model.sizing import (
     cache_memory_mb,
     check_capacity,
     node_maxconn,
     planned_memory_mb,
+    pool_budget,
     postgres_memory,
     web_workers,
 )
@@ -93,3 +94,19 @@ def test_another_kernel_changes_no_size(has: int) -> None:
     # Another machine is: nothing of it is given away, or planned with twice.
     assert planned_memory_mb(has * 2, planned) == planned_memory_mb(has * 2)
     assert planned_memory_mb(has * 3 // 4, planned) <= has * 3 // 4
+
+
+@pytest.mark.parametrize(
+    ("allowed", "replica"),
+    [(40, ""), (59, ""), (60, ""), (61, ""), (400, ""), (99, 'replica_alias="replica",')],
+)
+def test_pools_of_all_workers_fit(home: Home, allowed: int, replica: str) -> None:
+    """The largest pool that is let through is the largest that PostgreSQL lets in: 20 are kept back."""
+    home.group("all", SITES.replace('name="blog",', f'name="blog", {replica}'))
+    home.group("db", f"max_connections = {allowed}\n")
+    cluster = home.load()
+    found = pool_budget(cluster, cluster.sites[0])
+    need = [20 + found["workers"] * (2 if replica else 1) * size for size in range(99)]
+    assert found["workers"] == 20
+    assert [found["base"] + found["each"] * size for size in range(99)] == need
+    assert need[found["size"]] <= allowed < need[found["size"] + 1]

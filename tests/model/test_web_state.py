@@ -77,3 +77,25 @@ def test_settings_without_a_word_of_it(web_state: Any) -> None:
     """The app stands in the list, and its settings were never loaded: it makes nothing."""
     web_state.settings = SimpleNamespace(INSTALLED_APPS=["compressor"])
     assert not list(web_state.made_by_pages())
+
+
+@pytest.mark.parametrize(("size", "refused"), [(None, False), (3, False), (4, True)])
+def test_pool_that_postgresql_has_no_room_for(
+    web_state: Any, monkeypatch: pytest.MonkeyPatch, size: int | None, refused: bool
+) -> None:
+    """What the site asks for is counted for each worker; without a word of it, a worker is one."""
+    settings = ModuleType("tierstack_settings")
+    if size:
+        settings.tierstack_pool_size = size  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tierstack_settings", settings)
+    budget = {"workers": 20, "allowed": 99, "size": 3, "base": 20, "each": 20}
+    assert (
+        list(web_state.too_many(budget))
+        == [
+            "DATABASES['default']['OPTIONS']['pool']: max_size=4 in each of 20 workers needs 100"
+            " connections, and PostgreSQL accepts 99; write max_size=3, or db.max_connections = 150 in"
+            " group_data"
+        ]
+        * refused
+    )
+    assert not list(web_state.too_many({}))

@@ -10,7 +10,8 @@ Lays out one release of a site, and looks whether the site starts in it. Nothing
 
 HOSTS is how many web hosts there are, a LOCAL_CACHE a cache that each may keep for itself. A build
 command is one of the site's own, run in the directory of its manage.py: {"project": DIRECTORY,
-"commands": [["npm", "run", "build"], ...], "build_s": longest that each step may take}.
+"commands": [["npm", "run", "build"], ...], "build_s": longest that each step may take, "pool": what
+PostgreSQL has for the site's own pool, as `pool_budget` says it}.
 
 The site's code and its requirements' are never run as root. What makes a release is run by an account
 that serves nothing, since visitors may have broken into the one that serves: that one neither sees
@@ -455,7 +456,9 @@ def check(
             f"{host}: site {site} does not start with {module}, as Django says above;"
             f" correct it, and deploy again; {UNTOUCHED}",
         )
-    found, output = look_through(config, account, min(limit_s, CHECK_S), local_caches)
+    found, output = look_through(
+        config, account, min(limit_s, CHECK_S), local_caches, asked["pool"]
+    )
     if output:
         return fail(
             output,
@@ -580,11 +583,15 @@ def manage(
 
 
 def look_through(
-    config: str, account: str, limit_s: int, local_caches: tuple[str, ...]
+    config: str,
+    account: str,
+    limit_s: int,
+    local_caches: tuple[str, ...],
+    pool: dict[str, int],
 ) -> tuple[dict[str, list[str]], str]:
     """Return what `web_state` finds, and what kept it from looking, or ""."""
     state = os.path.join(os.path.dirname(os.path.abspath(__file__)), "web-state")
-    program = f"exec(open({state!r}).read()); report({FINDING!r}, {local_caches!r})"
+    program = f"exec(open({state!r}).read()); report({FINDING!r}, {local_caches!r}, {pool!r})"
     command = [config + "/manage", "shell", "--verbosity=0", "--command=" + program]
     done = in_unit("the look at its settings", command, account, "/", limit_s)
     # Between what the site's own code prints.

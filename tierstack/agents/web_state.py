@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -30,15 +30,16 @@ from django.db.models import FileField
 SECRET = frozenset({"SECRET_KEY", "DATABASES", "CACHES", "STORAGES"})
 
 
-def report(marker: str, own_caches: Collection[str]) -> None:
+def report(marker: str, own_caches: Collection[str], pool: Mapping[str, int]) -> None:
     """
     Print what is wrong, as JSON behind a marker: the site's own code prints, too.
 
     Args:
         marker: what begins the line.
         own_caches: aliases of caches that each host may keep for itself.
+        pool: what PostgreSQL has for the site's own pool of connections; {} where it is not known.
     """
-    wrong, local = {*not_taken(), *not_configured(), *made_by_pages()}, set()
+    wrong, local = {*not_taken(), *not_configured(), *made_by_pages(), *too_many(pool)}, set()
     if not wrong:  # What cannot be used cannot be looked at either.
         local = {*databases(), *sessions(), *other_caches(own_caches), *uploads()}
     found = {"settings": sorted(wrong), "local": sorted(local)}
@@ -98,6 +99,18 @@ def made_by_pages() -> Iterator[str]:
             "COMPRESS_OFFLINE: django-compressor would make files as pages are asked for, where no"
             " other host has them; write COMPRESS_OFFLINE = True, and in the site"
             ' build=["manage.py collectstatic --noinput", "manage.py compress"]'
+        )
+
+
+def too_many(pool: Mapping[str, int]) -> Iterator[str]:
+    """Say if the pools of all workers are larger than what PostgreSQL lets in."""
+    size: int = getattr(sys.modules["tierstack_settings"], "tierstack_pool_size", 0)
+    if pool and size > pool["size"]:
+        need = pool["base"] + pool["each"] * size
+        yield (
+            f"DATABASES['default']['OPTIONS']['pool']: max_size={size} in each of {pool['workers']}"
+            f" workers needs {need} connections, and PostgreSQL accepts {pool['allowed']}; write"
+            f" max_size={pool['size']}, or db.max_connections = {need + need // 2} in group_data"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tierstack.model.cluster import Cluster, Host
+from tierstack.model.cluster import Cluster, Host, Site
 from tierstack.model.errors import CapacityError, Mistake
 
 #: How tiers that share a host divide what the system leaves them.
@@ -252,8 +252,7 @@ def _check_connections(cluster: Cluster) -> list[Mistake]:
         workers = sum(web_workers(cluster, host) for host in web_hosts)
     except CapacityError:
         return []
-    # Where no standby answers, the primary gets the reads as well.
-    aliases = sum(2 if site.settings.replica_alias else 1 for site in cluster.sites)
+    aliases = sum(_aliases(site) for site in cluster.sites)
     need = workers * aliases + _CONNECTIONS_RESERVED
     each = (
         ", two for each worker of a site with replica_alias" if aliases > len(cluster.sites) else ""
@@ -269,3 +268,37 @@ def _check_connections(cluster: Cluster) -> list[Mistake]:
             f" write db.max_connections = {need + need // 2}, or a smaller web.workers_limit",
         )
     ]
+
+
+def _aliases(site: Site) -> int:
+    """Return how many connections a worker may have for a site."""
+    # Where no standby answers, the primary gets the reads as well.
+    return 2 if site.settings.replica_alias else 1
+
+
+def pool_budget(cluster: Cluster, site: Site) -> dict[str, int]:
+    """
+    Return what PostgreSQL has for a site's own pool of connections, which each worker has one of.
+
+    Only the site's loaded settings say how large it is, so that the host that loads them compares. What
+    is left beside a connection for each worker is shared evenly among the sites.
+
+    Returns:
+        "workers" of all web hosts, the connections that PostgreSQL "allowed", the largest "size" of a
+        pool that they hold, and what is needed for any: "base" and "each" times its size. Empty where
+        the memory of a web host is not known.
+    """
+    try:
+        workers = sum(web_workers(cluster, host) for host in cluster.tier("web"))
+    except CapacityError:
+        return {}
+    allowed = cluster.settings.db.max_connections
+    least = _CONNECTIONS_RESERVED + workers * sum(_aliases(one) for one in cluster.sites)
+    each = len(cluster.sites) * workers * _aliases(site)
+    return {
+        "workers": workers,
+        "allowed": allowed,
+        "size": 1 + max(0, allowed - least) // each,
+        "base": least - each,
+        "each": each,
+    }

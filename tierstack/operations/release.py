@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,6 +75,7 @@ class Layout:
         project: the directory of manage.py.
         commands: the site's own that are run there before static files are collected, as words.
         build_s: longest that each step of laying it out may take, in seconds.
+        pool: what PostgreSQL has for the site's own pool, as of `pool_budget`.
         archive: returns the source as tar.gz.
     """
 
@@ -91,6 +92,7 @@ class Layout:
     project: str
     commands: Sequence[Sequence[str]]
     build_s: int
+    pool: Mapping[str, int]
     archive: Callable[[], bytes]
 
     def build(self, packages: Packages) -> Foreseen:
@@ -109,7 +111,12 @@ class Layout:
         who = (host.name, self.site, self.account, self.path)
         more = [self.config_path, self.module, str(len(self.hosts)), *self.local_caches]
         command = shlex.join([_PROGRAM, "check", *who, *more])
-        asked = {"project": self.project, "commands": self.commands, "build_s": self.build_s}
+        asked: dict[str, Any] = {
+            "project": self.project,
+            "commands": self.commands,
+            "build_s": self.build_s,
+        }
+        asked["pool"] = dict(self.pool)
         given = json.dumps(asked)
         effect = Effect(notes=("checks that the site starts",))
         return Foreseen(command, effect=effect, _stdin=given)
