@@ -118,6 +118,36 @@ def test_edited_file_is_put_right(probe: Probe) -> None:
     )
 
 
+def test_management_commands_of_a_sudo_user(operator: Operator) -> None:
+    """Without sudo it says what to type, with it the command runs as the site's account."""
+    rights = "ops ALL=(ALL) NOPASSWD: ALL"
+    operator.ask("web1", f"useradd -m ops && echo '{rights}' > /etc/sudoers.d/ops")
+    whoami = "shell -v 0 -c 'import getpass; print(getpass.getuser())'"
+    try:
+        refused = operator.on("web1", f"runuser -u ops -- tierstack-manage example {whoami}")
+        said = operator.ask("web1", f"runuser -u ops -- sudo tierstack-manage example {whoami}")
+        unknown = operator.on("web1", "runuser -u ops -- sudo tierstack-manage shop check")
+        without = operator.on("web1", "runuser -u ops -- sudo tierstack-manage example dbshell")
+    finally:
+        operator.ask("web1", "userdel -r ops 2>/dev/null; rm /etc/sudoers.d/ops")
+    assert refused.status == 1
+    assert refused.err.startswith(
+        "tierstack-manage: ops may not run commands of example; type: sudo tierstack-manage example"
+        " shell -v 0 -c "
+    )
+    assert said.splitlines()[-1] == "example"
+    assert (unknown.status, unknown.err) == (
+        2,
+        "usage: tierstack-manage SITE COMMAND [ARGUMENTS]; sites: example\n",
+    )
+    # Where psql is there, it starts: test_stopped.
+    assert (without.status, without.err) == (
+        1,
+        'tierstack-manage: dbshell needs psql, which is not on this host: write packages=["postgresql'
+        '-client"] in the site and deploy, or type on the primary: runuser -u postgres -- psql example\n',
+    )
+
+
 def test_another_kernel_restarts_nothing(operator: Operator) -> None:
     """Hosts that have a little less memory after their reboot are the hosts that they were."""
     forget = "for name, data in web + db + cache:\n    data.pop('memory_mb', None)\n"

@@ -112,9 +112,15 @@ def test_package_and_disk_stop_the_run(operator: Operator) -> None:
             f'    not begun: "Release ID of example has the same packages everywhere", "{ROLL}"\n'
         ) in re.sub(r"Release \w{12} of", "Release ID of", told), told
         assert told.endswith("Mend what web2 said; " + again(operator))
+        operator.edit('["sl"]', '["sl", "postgresql-client"]', "group_data/all.py")
         operator.deploy_well()
     assert "<!-- stop 1 -->" in operator.door.ask("/").text
-    operator.edit('\n        packages=["sl"],', "", "group_data/all.py")
+    # It asks for psql where that is missing (test_5_operations), and it is there now.
+    sql = "select current_user;\n"
+    said = operator.ask("web1", "tierstack-manage example dbshell -- -At", given=sql)
+    assert said == "example"
+    line = '\n        packages=["sl", "postgresql-client"],'
+    operator.edit(line, "", "group_data/all.py")
     for node in ("web1", "web2", "web3"):
         operator.ask(node, "apt-get -qq purge sl")
 
