@@ -90,6 +90,12 @@ def test_site_of_before_the_notes_is_not_guessed(home: Home) -> None:
         "sites: web1 has settings of blog, which is not in the list, and no note of it yet; write"
         ' name="blog" again, and deploy once before it goes'
     ]
+    # That one is refused where the name is somebody else's.
+    assert refused(cluster, {"web1": {"note": {}, "sites": ["news"]}}, "news") == [
+        "sites: web1 has settings of news, which is not in the list, and no note of it yet; the name"
+        " belongs to Debian, and no site may have it any more: how it gets another one by hand is in"
+        " docs/moving.md"
+    ]
 
 
 def test_old_site_keeps_its_names_and_files(home: Home) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tierstack.model.cluster import Cluster, Site
 from tierstack.model.errors import Mistake
+from tierstack.model.names import owner_of_site_name
 from tierstack.model.plan import listed
 from tierstack.model.settings import SiteSettings
 
@@ -104,10 +105,14 @@ def judge_sites(
     for host, facts in said.items():
         for name in facts["sites"] if "sites" not in facts["note"] else ():
             if name not in ours:
-                what = (
-                    f"{host} has settings of {name}, which is not in the list, and no note of it yet;"
-                    f' write name="{name}" again, and deploy once before it goes'
-                )
+                what = f"{host} has settings of {name}, which is not in the list, and no note of it yet;"
+                if owner := owner_of_site_name(name):
+                    what += (
+                        f" the name belongs to {owner}, and no site may have it any more: how it gets"
+                        " another one by hand is in docs/moving.md"
+                    )
+                else:
+                    what += f' write name="{name}" again, and deploy once before it goes'
                 mistakes.append(Mistake("sites", what))
     return mistakes
 
