@@ -74,6 +74,19 @@ def prepare_run(cluster: Cluster, group_data: Mapping[str, Mapping[str, Any]]) -
     state.init = init
 
 
+def refuse_missing_inventory() -> None:
+    """
+    End a run of pyinfra whose inventory is the path of no file.
+
+    Raises:
+        SystemExit: with what to write instead.
+    """
+    path = str(_options().get("inventory", ""))
+    looks_like_path = path.endswith(".py") or Path(path).is_dir()
+    if looks_like_path and not Path(path).is_file():
+        sys.exit(f"{path}: no such inventory; write the path of a file")
+
+
 def connector_arguments(host: PyinfraHost, **given: Any) -> dict[str, Any]:
     """
     Return how commands are to be run on a host: sudo and the like, from its line and group data.

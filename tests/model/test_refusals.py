@@ -701,3 +701,13 @@ def test_run_that_nobody_could_answer_is_refused(home: Home) -> None:
     ) in done.stderr
     assert "Traceback" not in done.stderr
     assert "Connecting to hosts" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["prdo.py", "."])
+def test_path_of_no_inventory_is_refused(home: Home, name: str) -> None:
+    """To pyinfra it is a run of no hosts, all of which went well."""
+    path = home.path / name
+    done = pyinfra(path, "deploy.py", "-y")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"{path}: no such inventory; write the path of a file"
+    assert "Traceback" not in done.stderr
