@@ -17,6 +17,8 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ LOCKS = (
     "/var/lib/apt/lists/lock",
     "/var/cache/apt/archives/lock",
 )
+#: What one run of this program locks, by flock(2): dpkg's own locks are of another kind.
+LOCK = "/var/lib/dpkg"
 LISTS = Path("/var/lib/apt/lists")
 #: Lists that are older are fetched again, in seconds.
 OLD_S = 86400
@@ -48,15 +52,42 @@ def main(request: dict[str, Any]) -> int:
         return 0
     if request["before"]:
         subprocess.run(["sh", "-ec", request["before"]], check=True)
-    ours = not POLICY.exists() or "tierstack" in POLICY.read_text(errors="replace")
-    if ours:
-        POLICY.write_text(OUR_POLICY)
-        POLICY.chmod(0o755)
-    try:
-        return install(request["packages"], time.monotonic() + request["patience_s"])
-    finally:
+    deadline = time.monotonic() + request["patience_s"]
+    with alone(deadline):
+        ours = not POLICY.exists() or "tierstack" in POLICY.read_text(errors="replace")
         if ours:
-            POLICY.unlink()
+            POLICY.write_text(OUR_POLICY)
+            POLICY.chmod(0o755)
+        try:
+            return install(request["packages"], deadline)
+        finally:
+            if ours:
+                POLICY.unlink()
+
+
+@contextmanager
+def alone(deadline: float) -> Iterator[None]:
+    """
+    Wait for an earlier run of this program, which goes on here when its operator has gone.
+
+    Else the first to end would take the policy away under the other, whose services would start.
+    """
+    lock = os.open(LOCK, os.O_RDONLY)
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    sys.exit(
+                        "tierstack: an earlier run installs packages there and did not end in time;"
+                        " wait for its end, and deploy again; nothing that serves was changed."
+                    )
+            time.sleep(0.5)
+        yield
+    finally:
+        os.close(lock)
 
 
 def install(packages: list[str], deadline: float) -> int:
