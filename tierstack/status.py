@@ -501,10 +501,13 @@ def _with_primary_count(nodes: list[Node]) -> list[Node]:
     primaries = [node.host for node in nodes if node.state == "primary"]
     if len(primaries) == 1:
         return nodes
-    wrong = "no primary" if not primaries else f"{' and '.join(primaries)} both say so"
+    wrong = "no primary"
+    if primaries:
+        wrong = f"{listed(primaries)} take writes, each its own; a deploy says what to type"
     return [
         Node(n.tier, n.host, n.state, n.serves, wrong, good=False)
-        if n.tier == "db" and n.good
+        # Two that take writes are worse than a standby that is missing.
+        if n.tier == "db" and (n.good or n.state == "primary")
         else n
         for n in nodes
     ]

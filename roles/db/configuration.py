@@ -108,7 +108,11 @@ def _files(
         File(
             f"{_OURS}/peers.json",
             json.dumps(
-                {"port": db.port, "peers": {other.name: other.address for other in others}}
+                {
+                    "port": db.port,
+                    "peers": {other.name: other.address for other in others},
+                    "ssh_ports": {other.address: other.ssh_port for other in others},
+                }
             ).encode(),
         ),
         Directory(_GUARD.rpartition("/")[0]),

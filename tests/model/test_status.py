@@ -163,8 +163,13 @@ def test_two_primaries_are_bad(home: Home) -> None:
     """Two hosts that both believe they are primary: both lines say so."""
     said = answers()
     said["db2"]["db"] = dict(said["db1"]["db"])
-    for host in ("db1", "db2"):
-        assert line(home.load(), said, host).notes == "db1 and db2 both say so"
+    following: list[dict[str, str]] = said["db1"]["db"]["standbys"]
+    for standbys in (following, []):  # Following somebody, or nobody any more.
+        said["db1"]["db"]["standbys"] = said["db2"]["db"]["standbys"] = standbys
+        for host in ("db1", "db2"):
+            assert line(home.load(), said, host).notes == (
+                "db1 and db2 take writes, each its own; a deploy says what to type"
+            )
 
 
 def test_standby_that_lost_its_place_is_named(home: Home) -> None:

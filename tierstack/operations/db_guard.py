@@ -5,6 +5,9 @@ it, though another has taken over. So it asks the other db hosts before PostgreS
 standby if one of them is on a newer timeline of the same database: somebody was promoted meanwhile.
 What it holds stays as it is; the next deploy has it follow, or moves its data aside.
 
+Nor does it take writes where one of them is up and lets it ask no more: a deploy has taken this host
+out of the cluster meanwhile.
+
 It starts as the primary where nobody who can be reached says otherwise: a primary must come up without
 its standbys. Who was not heard is asked again for some minutes, as both may have booted at once.
 
@@ -55,13 +58,13 @@ def main(request: dict[str, Any]) -> None:
 
 def guard() -> int:
     """Before PostgreSQL starts: have it be a standby where another is the primary by now."""
-    peers, port = known_peers()
+    peers, port, ssh_ports = known_peers()
     if not peers or SIGNAL.exists() or not (DATA / "PG_VERSION").exists():
         return 0
     system_id, timeline = control()
     end = time.monotonic() + (BOOT_WAIT_S if booting() else 0)
     while True:
-        said = ask_all(peers.values(), port)
+        said = ask_all(peers.values(), port, ssh_ports)
         if heir := newer(system_id, timeline, said):
             step_down(named(peers, heir), timeline, said[heir])
             return 0
@@ -70,6 +73,9 @@ def guard() -> int:
         if time.monotonic() > end:
             break
         time.sleep(1)
+    if judge := shut_out(said):
+        step_down_alone(named(peers, judge), timeline)
+        return 0
     # Not waited for: it is done when all have been heard, at the latest after some minutes.
     watch = ["systemd-run", "--quiet", "--collect", f"--unit={WATCH}"]
     subprocess.run(["systemctl", "stop", WATCH], capture_output=True, check=False)
@@ -85,13 +91,16 @@ def watch() -> int:
         # Who has made way in a switchover is on its way already.
         if SIGNAL.exists():
             return 0
-        peers, port = known_peers()
+        peers, port, ssh_ports = known_peers()
         system_id, timeline = control()
-        said = ask_all(peers.values(), port)
-        if heir := newer(system_id, timeline, said):
+        said = ask_all(peers.values(), port, ssh_ports)
+        heir, judge = newer(system_id, timeline, said), shut_out(said)
+        if heir or judge:
             subprocess.run(["systemctl", "stop", UNIT], check=False)
-            if not SIGNAL.exists():
+            if heir and not SIGNAL.exists():
                 step_down(named(peers, heir), timeline, said[heir])
+            elif not SIGNAL.exists():
+                step_down_alone(named(peers, judge), timeline)
             return subprocess.run(["systemctl", "start", UNIT], check=False).returncode
         if not unheard(said):
             return 0
@@ -108,26 +117,43 @@ def newer(system_id: str, timeline: int, said: Mapping[str, Mapping[str, Any]]) 
     return min(heirs, key=lambda address: said[address]["is"] != "primary", default="")
 
 
+def shut_out(said: Mapping[str, Mapping[str, Any]]) -> str:
+    """
+    Return a host that is up and lets this one ask it no more, or "".
+
+    Only a deploy without this host's line shuts it out, and who is left takes the writes by then. Where
+    one still answers as before, this host is one of its cluster.
+    """
+    kinds = {address: one["is"] for address, one in said.items()}
+    if set(kinds.values()) & {"primary", "standby"}:
+        return ""
+    return next((address for address, kind in kinds.items() if kind == "out"), "")
+
+
 def unheard(said: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return who may be a primary and has not said so yet."""
-    return [address for address, one in said.items() if one["is"] in ("silent", "shut", "unknown")]
+    waited_for = ("silent", "shut", "unknown", "out")
+    return [address for address, one in said.items() if one["is"] in waited_for]
 
 
-def ask_all(addresses: Iterable[str], port: int) -> dict[str, dict[str, Any]]:
+def ask_all(
+    addresses: Iterable[str], port: int, ssh_ports: Mapping[str, int] | None = None
+) -> dict[str, dict[str, Any]]:
     """Return what each db host is; all are asked at once."""
-    asked = list(addresses)
+    asked, by_ssh = list(addresses), ssh_ports or {}
     with ThreadPoolExecutor(max(1, len(asked))) as pool:
-        found = pool.map(lambda address: ask(address, port), asked)
+        found = pool.map(lambda address: ask(address, port, by_ssh.get(address)), asked)
         return dict(zip(asked, found, strict=True))
 
 
-def ask(address: str, port: int) -> dict[str, Any]:
+def ask(address: str, port: int, ssh_port: int | None = None) -> dict[str, Any]:
     """
     Return what a db host is, by the account for replication.
 
     "is": "primary" or "standby", with "system_id" and "timeline"; "silent" without an answer, "shut"
-    where PostgreSQL does not run, "stranger" if it has no certificate of this cluster, else
-    "unknown"; "said" is its own words.
+    where PostgreSQL does not run, "out" where the host answers at its SSH port and does not let this
+    one to PostgreSQL, "stranger" if it has no certificate of this cluster, else "unknown"; "said" is
+    its own words.
     """
     found: dict[str, Any] = {"is": "unknown", "system_id": "", "timeline": 0, "said": ""}
     try:
@@ -135,7 +161,8 @@ def ask(address: str, port: int) -> dict[str, Any]:
     except ConnectionRefusedError:
         return {**found, "is": "shut"}
     except OSError:
-        return {**found, "is": "silent"}
+        # A firewall that drops what it does not know, or a host that is not there.
+        return {**found, "is": "out" if ssh_port and listens(address, ssh_port) else "silent"}
     where = (
         f"host={address} port={port} user=tierstack_replication replication=true"
         f" application_name=tierstack-db-guard gssencmode=disable connect_timeout={ANSWER_S}"
@@ -174,13 +201,22 @@ def ask(address: str, port: int) -> dict[str, Any]:
     return {**found, "is": "stranger" if strange else "unknown", "said": said[-300:]}
 
 
-def known_peers() -> tuple[dict[str, str], int]:
-    """Return the addresses of the other db hosts, by name, and their port."""
+def listens(address: str, port: int) -> bool:
+    """Return whether a host accepts connections at a port."""
+    try:
+        socket.create_connection((address, port), timeout=CONNECT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def known_peers() -> tuple[dict[str, str], int, dict[str, int]]:
+    """Return the addresses of the other db hosts, by name, their port, and by address that of SSH."""
     try:
         told = json.loads((OURS / "peers.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {}, 0
-    return told["peers"], told["port"]
+        return {}, 0, {}
+    return told["peers"], told["port"], told.get("ssh_ports", {})
 
 
 def named(peers: Mapping[str, str], address: str) -> str:
@@ -205,15 +241,29 @@ def control() -> tuple[str, int]:
 
 def step_down(heir: str, timeline: int, said: Mapping[str, Any]) -> None:
     """Make what lies here a standby; nothing of it is changed or lost."""
-    print(
+    be_standby(
         f"{heir} is {'the primary' if said['is'] == 'primary' else 'a standby'} on timeline"
         f" {said['timeline']}, and this host was the primary on timeline {timeline}: it starts as a"
         f" standby, and takes no writes. Deploy: it follows then, or its data is moved aside. (To"
         f" have it be the primary all the same: stop PostgreSQL on {heir}, remove {SIGNAL}, and"
-        " start it here.)",
-        file=sys.stderr,
-        flush=True,
+        " start it here.)"
     )
+
+
+def step_down_alone(judge: str, timeline: int) -> None:
+    """Make what lies here a standby, since a deploy has taken this host out."""
+    be_standby(
+        f"{judge} is up, and lets this host ask its PostgreSQL no more: a deploy has taken this host,"
+        f" the primary on timeline {timeline} before, out of the cluster. It starts as a standby, and"
+        " takes no writes. Write its line in db again, and deploy: it follows then, or its data is"
+        f" moved aside. (To have it be the primary all the same: take PostgreSQL's other hosts out of"
+        f" {OURS}/peers.json, remove {SIGNAL}, and start it here.)"
+    )
+
+
+def be_standby(why: str) -> None:
+    """Say why, and have PostgreSQL start as a standby; nothing of the data is changed."""
+    print(why, file=sys.stderr, flush=True)
     new = SIGNAL.with_name("standby.signal.new")
     new.touch(0o600)
     shutil.chown(new, "postgres", "postgres")
