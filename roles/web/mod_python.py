@@ -57,7 +57,8 @@ def serve(cluster: Cluster, host: Host, secrets: Secrets) -> None:
 
     Those that have served nothing yet come first, all at once: no visitor is sent to them.
     """
-    command = f"{PROGRAMS}/web-node serve"
+    new = _is_new(host)
+    command = serve_command(cluster, new=new)
     what: dict[str, Any] = {
         "stamp": "web",
         "entries": _entries(cluster, host, secrets),
@@ -65,7 +66,7 @@ def serve(cluster: Cluster, host: Host, secrets: Secrets) -> None:
         "drains": True,
         "units": [Unit("apache2.service", reload=command, restart=command, start=command)],
     }
-    if _is_new(host):
+    if new:
         rolled_config(
             name="Apache serves the release on new web nodes",
             state="serves nothing yet",
@@ -78,6 +79,16 @@ def serve(cluster: Cluster, host: Host, secrets: Secrets) -> None:
             **what,
             _serial=True,
         )
+
+
+def serve_command(cluster: Cluster, *, new: bool = False) -> str:
+    """
+    Return the command by which a node serves what is configured, out of rotation meanwhile.
+
+    Where the next node that leaves may be the only other one, balancers must have this one back first.
+    """
+    joins = new or len(cluster.tier("web")) == 2
+    return f"{PROGRAMS}/web-node {'join' if joins else 'serve'}"
 
 
 def _is_new(host: Host) -> bool:

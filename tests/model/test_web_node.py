@@ -106,3 +106,30 @@ def test_what_a_site_leaves_among_its_notes_stops_nothing(
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     assert node["starting"]({"account": pwd.getpwuid(os.getuid()).pw_name}) == 0
     assert list(notes.iterdir()) == []
+
+
+def test_node_has_joined_when_balancers_have_asked_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second 200 makes a balancer send visitors; who knows no balancer does not wait for long."""
+    node = program()
+    node |= {"WARM": str(tmp_path), "serve": lambda settings: 0, "ARRIVES_S": 0}
+    asked, naps = tmp_path / "asked.10.0.0.1", []
+    (tmp_path / "told.10.0.0.1").touch()
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) in (10, 20):
+            moment = time.time() + len(naps)
+            asked.touch()
+            os.utime(asked, (moment, moment))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert node["join"]({"drain_s": 600}) == 0
+    assert len(naps) == 21
+    for note in tmp_path.iterdir():
+        note.unlink()
+    node["ASKS_S"] = 0
+    assert node["join"]({"drain_s": 600}) == 0
+    node["serve"] = lambda settings: 1
+    assert node["join"]({"drain_s": 600}) == 1
