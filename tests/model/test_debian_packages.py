@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,37 @@ def test_holder_is_not_waited_for_without_end(
     assert not packages_agent.run(0, "sh", "-c", "echo E: Could not get lock; exit 100")
     assert other.poll() is None
     assert capsys.readouterr().err == "E: Could not get lock\n"
+
+
+def test_earlier_run_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that goes on without its operator: it takes the policy away that keeps services still."""
+    policy, order = tmp_path / "policy-rc.d", list[str]()
+    monkeypatch.setattr(packages_agent, "LOCK", str(tmp_path))
+    monkeypatch.setattr(packages_agent, "POLICY", policy)
+    begun, may_end = threading.Event(), threading.Event()
+
+    def install(packages: list[str], deadline: float) -> int:
+        order.append(f"{packages[0]} begins")
+        begun.set()
+        if packages == ["first"]:
+            assert may_end.wait(30)
+        assert policy.exists()
+        order.append(f"{packages[0]} ends")
+        return 0
+
+    monkeypatch.setattr(packages_agent, "install", install)
+
+    def run(name: str) -> None:
+        request = {"verb": "install", "packages": [name], "before": "", "patience_s": 60}
+        assert packages_agent.main(request) == 0
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(run, "first")
+        assert begun.wait(30)
+        second = pool.submit(run, "second")
+        time.sleep(0.2)
+        may_end.set()
+        first.result()
+        second.result()
+    assert order == ["first begins", "first ends", "second begins", "second ends"]
+    assert not policy.exists()
