@@ -139,7 +139,7 @@ def trust(inventory: Path, yes: bool) -> None:
     seen = see(cluster.inventory, ssh_data(cluster))
     table = Table("host", "reached at", "key", "known", box=None, pad_edge=False)
     for key in seen:
-        known = key.known or key.wrong or "no"
+        known = key.known or key.wrong.partition(": ")[0] or "no"
         _row(table, key.host, key.target, key.fingerprint or "–", known)
     Console(width=160).print(table)
     new = [key for key in seen if key.entry]

@@ -80,12 +80,16 @@ def advice(error: object, inventory: Path) -> str:
     if "No host key for" in str(error):
         return f"its SSH host key is not known; type: tierstack trust {quoted(inventory)}"
     if "does not match" in str(error) and "ost key" in str(error):
-        return (
-            "it shows another SSH host key than the one that is known: if it was installed anew,"
-            f" delete its line from {_in_use(inventory)} and type: tierstack trust {quoted(inventory)};"
-            " if not, somebody may sit between you and it"
-        )
+        return f"it shows another SSH host key than the one that is known: {_another(_in_use(inventory), inventory)}"
     return ""
+
+
+def _another(file: Path, inventory: Path) -> str:
+    """Return what to do about a host that shows another key than the one in a file."""
+    return (
+        f"if it was installed anew, delete its line from {file} and type: tierstack trust"
+        f" {quoted(inventory)}; if not, somebody may sit between you and it"
+    )
 
 
 def see(inventory: Path, hosts: dict[str, dict[str, Any]]) -> list[SeenKey]:
@@ -147,9 +151,9 @@ def _see(inventory: Path, name: str, data: dict[str, Any]) -> SeenKey:
         )
         entries = file.read_text(encoding="utf-8")[len(before) :].splitlines()
     if "IDENTIFICATION HAS CHANGED" in done.stderr:
-        return SeenKey(name, target, wrong=f"shows another key than {beside} has")
+        return SeenKey(name, target, wrong=_another_than(beside, inventory))
     if entries:
-        return _judged(SeenKey(name, target, entry=entries[-1]))
+        return _judged(SeenKey(name, target, entry=entries[-1]), inventory)
     if _NO_WAY in done.stderr:
         return SeenKey(name, target, wrong=_jump_failed(done.stderr))
     # ssh refuses whom it cannot log in, after the key: that is a good end here.
@@ -157,6 +161,10 @@ def _see(inventory: Path, name: str, data: dict[str, Any]) -> SeenKey:
         return SeenKey(name, target, known=f"by {beside}")
     words = done.stderr.strip().splitlines() or [f"ssh ended with status {done.returncode}"]
     return SeenKey(name, target, wrong=f"shows no key: {words[-1].strip()}")
+
+
+def _another_than(file: Path, inventory: Path) -> str:
+    return f"shows another key than {file} has: {_another(file, inventory)}"
 
 
 def _jump_failed(said: str) -> str:
@@ -169,7 +177,7 @@ def _jump_failed(said: str) -> str:
     )
 
 
-def _judged(seen: SeenKey) -> SeenKey:
+def _judged(seen: SeenKey, inventory: Path) -> SeenKey:
     """Return the key with what the user's own SSH knows of it."""
     name, kind, key = seen.entry.split()[:3]
     own = Path("~/.ssh/known_hosts").expanduser()
@@ -183,7 +191,7 @@ def _judged(seen: SeenKey) -> SeenKey:
     if keys.get(kind) == key:
         return SeenKey(seen.host, seen.target, seen.entry, known="by your own SSH")
     if kind in keys:
-        return SeenKey(seen.host, seen.target, wrong=f"shows another key than {own} has")
+        return SeenKey(seen.host, seen.target, wrong=_another_than(own, inventory))
     return seen
 
 

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from tests.model.conftest import HOSTS, SITES, Home
 from tierstack.cli import main
+from tierstack.lab.control import what_runs
 
 
 def test_check_prints_the_cluster(home: Home) -> None:
@@ -86,3 +87,17 @@ def test_graph_writes_a_file(home: Home) -> None:
     done = CliRunner().invoke(main, ["graph", str(home.path / "prod.py"), "-o", str(target)])
     assert done.exit_code == 0, done.output
     assert target.read_text(encoding="utf-8").startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("words", "argv"),
+    [
+        ([], ["bash", "-l"]),
+        (["ls", "/"], ["ls", "/"]),
+        (["hostname"], ["hostname"]),
+        (["ls / | wc -l"], ["sh", "-c", "ls / | wc -l"]),
+    ],
+)
+def test_single_word_with_blanks_is_for_a_shell(words: list[str], argv: list[str]) -> None:
+    """`tierstack lab shell web1 'ls /'` means what `ssh web1 'ls /'` does."""
+    assert what_runs(words) == argv

@@ -582,10 +582,12 @@ def test_kernel_without_nfs_is_found_beforehand(home: Home) -> None:
     answers["media1"]["kernel_lacks"] = ["nfsd"]
     assert [str(mistake) for mistake in judge(cluster, answers)] == [
         "media.share: nfs needs nfsd and nfsv4 in the kernel, and media1, web1 and web2 have not; write"
-        ' share="sshfs", or type on the machine whose containers they are: modprobe -a nfsd nfsv4'
+        ' share="sshfs" in group_data/media.py, or media=dict(share="sshfs") in all.py, or type on the'
+        " machine whose containers they are: modprobe -a nfsd nfsv4"
     ]
     assert refused(cluster, "web2", kernel_lacks=["nfs4"]) == [
-        'media.share: nfs needs nfsv4 in the kernel, and web2 has not; write share="sshfs", or type on'
+        'media.share: nfs needs nfsv4 in the kernel, and web2 has not; write share="sshfs" in'
+        ' group_data/media.py, or media=dict(share="sshfs") in all.py, or type on'
         " each, which needs a kernel that has them, such as Debian's own (linux-image-amd64): modprobe -a"
         " nfsv4"
     ]

@@ -49,7 +49,7 @@ def test_right_inventory_is_accepted(home: Home) -> None:
         ),
         (
             ('"memory_mb": 1024})]', '"memory_mb": "1024"})]'),
-            "balancer[0].memory_mb: '1024' is not a whole number; write a whole number",
+            "balancer[0].memory_mb: '1024' is not a whole number; write 1024",
         ),
         (
             ('"10.0.0.11"', '"192.0.2.11"'),
@@ -115,7 +115,12 @@ def test_host_line_is_refused(home: Home, change: tuple[str, str], message: str)
     ("group", "text", "message"),
     [
         ("web", "wokers = 5", "web.wokers: unknown; did you mean workers?"),
-        ("web", "port = '80'", "web.port: '80' is not a whole number; write a whole number"),
+        (
+            "base",
+            "allow_public_clear_text = 'true'",
+            "base.allow_public_clear_text: 'true' is not True or False; write True",
+        ),
+        ("web", "port = '80'", "web.port: '80' is not a whole number; write 80"),
         ("db", "port = 70000", "db.port: 70000 is too large; write at most 65535"),
         ("media", "share = 'smb'", "media.share: 'smb' is not known; write 'nfs' or 'sshfs'"),
         (
@@ -285,7 +290,11 @@ def test_host_line_is_refused(home: Home, change: tuple[str, str], message: str)
             'base.incoming: "tcp 11211" lets everybody in where web hosts come for cached values; write'
             ' from whom, e.g. "tcp 11211 from 203.0.113.9"',
         ),
-        ("base", "outgoing = 'tcp 443'", "base.outgoing: 'tcp 443' is not a list; write a list"),
+        (
+            "base",
+            "outgoing = 'tcp 443'",
+            "base.outgoing: 'tcp 443' is not a list; write [\"tcp 443\"]",
+        ),
     ],
 )
 def test_setting_is_refused(home: Home, group: str, text: str, message: str) -> None:

@@ -108,7 +108,8 @@ def _refuse_another_key(mine: Operator) -> None:
         ) in refused.err
         trusted = mine.tierstack("trust", str(mine.inventory), "--yes")
         assert trusted.status == 1
-        assert f"web2 shows another key than {known} has" in trusted.err
+        way_on = f"if it was installed anew, delete its line from {known} and type: tierstack trust"
+        assert f"web2 shows another key than {known} has: {way_on}" in trusted.err
         assert known.read_text() == right.replace(web2, web1)
     finally:
         known.write_text(right)

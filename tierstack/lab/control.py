@@ -197,7 +197,8 @@ class Lab:
 
         Args:
             host: the host's name.
-            command: a program and its arguments; a login shell when empty.
+            command: a program and its arguments; a single word with blanks is what a shell runs;
+                a login shell when empty.
 
         Returns:
             The exit status.
@@ -205,7 +206,7 @@ class Lab:
         Raises:
             LabError: there is no such host, it does not run, or it has no way in.
         """
-        argv = self._running(host).shell_argv(list(command) or ["bash", "-l"])
+        argv = self._running(host).shell_argv(what_runs(command))
         return subprocess.run(argv, check=False).returncode
 
     def kill(self, host: str) -> None:
@@ -351,6 +352,18 @@ class Lab:
         self.settings.cache.mkdir(parents=True, exist_ok=True)
         with locked(self.settings.cache / "lock"):
             yield
+
+
+def what_runs(command: Sequence[str]) -> list[str]:
+    """
+    Return the program and arguments that somebody means by the words behind `tierstack lab shell HOST`.
+
+    Args:
+        command: the words; a single one with blanks is for a shell, as `ssh HOST 'ls /'` has it.
+    """
+    if len(command) == 1 and len(command[0].split()) > 1:
+        return ["sh", "-c", command[0]]
+    return list(command) or ["bash", "-l"]
 
 
 def _require_root() -> None:

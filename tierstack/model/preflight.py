@@ -464,9 +464,9 @@ def _kernels(cluster: Cluster, whole: Mapping[str, Mapping[str, Any]]) -> list[M
             "on each, which needs a kernel that has them, such as Debian's own (linux-image-amd64)"
         )
     # A storage host shares over NFS alone.
-    instead = 'write share="sshfs"' + (
-        " and delete the group storage" if cluster.tier("storage") else ""
-    )
+    instead = 'write share="sshfs" in group_data/media.py, or media=dict(share="sshfs") in all.py'
+    if cluster.tier("storage"):
+        instead += ", and delete the group storage"
     what = (
         f"nfs needs {' and '.join(modules)} in the kernel, and {listed(list(lacking))}"
         f" {'has' if len(lacking) == 1 else 'have'} not; {instead}, or type {where}: {load}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +86,7 @@ def _in_our_words(found: dict[str, Any], known: set[str], model: type[BaseModel]
         description = model.model_fields[str(found["loc"][0])].description
         return f"missing; {description}"
     if kind in _TYPE_WORDS:
-        return f"{value!r} is not {_TYPE_WORDS[kind]}; write {_TYPE_WORDS[kind]}"
+        return f"{value!r} is not {_TYPE_WORDS[kind]}; write {_as_meant(kind, value)}"
     if kind == "greater_than_equal":
         return f"{value!r} is too small; write at least {context['ge']}"
     if kind == "less_than_equal":
@@ -100,3 +101,16 @@ def _in_our_words(found: dict[str, Any], known: set[str], model: type[BaseModel]
         field_info = model.model_fields[str(found["loc"][0])]
         return f"{value!r} does not fit; {field_info.description}"
     return f"{value!r}: {found['msg']}"
+
+
+def _as_meant(kind: str, value: Any) -> str:
+    """Return a value of another type as it should stand, or in words what should stand there."""
+    if kind == "list_type" and isinstance(value, str):
+        return json.dumps([value], ensure_ascii=False)
+    if kind == "int_type" and isinstance(value, str) and value.strip().isdecimal():
+        return str(int(value))
+    if kind == "bool_type" and str(value).strip().capitalize() in ("True", "False"):
+        return str(value).strip().capitalize()
+    if kind == "string_type" and isinstance(value, (int, float)):
+        return f'"{value}"'
+    return _TYPE_WORDS[kind]
