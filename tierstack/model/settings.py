@@ -32,7 +32,7 @@ class _Settings(BaseModel):
 
 
 class SiteSettings(_Settings):
-    """One Django site. `sites` in `group_data/all.py` is a list of these."""
+    """One Django site. `sites` in `group_data/all.py` is a list of these; today, of one."""
 
     name: str = Field(
         description="Short name, e.g. `shop`: account, database and directories are called so. 1 to 24"
