@@ -69,6 +69,11 @@ def assert_sound(answer: Answer, what: str, kind: str = HTML, status: int = 200)
         assert "SameSite=" in cookie, f"{what}: {cookie}"
 
 
+def static_file(page: str, static_url: str = "/static/") -> str:
+    """Return the URL path of the first static file that a page links to."""
+    return static_url + page.partition(f'href="{static_url}')[2].partition('"')[0]
+
+
 def assert_pages_are_whole(door: Door) -> None:
     """Pages, JSON, errors, redirects and files: each has the type that it is."""
     front = look(door, "/")
@@ -88,7 +93,7 @@ def assert_pages_are_whole(door: Door) -> None:
     for path in ("/missing", "/missing.py", "/x.gz", "/x.html.fr", "/x.css", "/x.svgz", "/x.var"):
         assert "</html>" in look(door, path, status=404).text, path
 
-    logo = "/static/" + front.text.partition('href="/static/')[2].partition('"')[0]
+    logo = static_file(front.text)
     assert_sound(door.ask(logo), logo, "image/svg+xml")
 
 

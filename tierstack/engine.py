@@ -74,6 +74,11 @@ def prepare_run(cluster: Cluster, group_data: Mapping[str, Mapping[str, Any]]) -
     state.init = init
 
 
+def no_inventory(path: str | Path) -> str:
+    """Return what is said of a path that leads to no inventory."""
+    return f"{path}: no such inventory; write the path of a file"
+
+
 def refuse_missing_inventory() -> None:
     """
     End a run of pyinfra whose inventory is the path of no file.
@@ -84,7 +89,7 @@ def refuse_missing_inventory() -> None:
     path = str(_options().get("inventory", ""))
     looks_like_path = path.endswith(".py") or Path(path).is_dir()
     if looks_like_path and not Path(path).is_file():
-        sys.exit(f"{path}: no such inventory; write the path of a file")
+        sys.exit(no_inventory(path))
 
 
 def connector_arguments(host: PyinfraHost, **given: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from packaging.version import Version
 from pyinfra.api.arguments import all_global_arguments
 from pyinfra.connectors.ssh import ConnectorData
 
-from tierstack.engine import deploys_with_secrets, prepare_run
+from tierstack.engine import deploys_with_secrets, no_inventory, prepare_run
 from tierstack.model import Cluster, InventoryError, Mistake, TierstackError
 from tierstack.model.check import check
 from tierstack.model.raw import RawInventory
@@ -99,7 +99,7 @@ def load_cluster(path: str | Path) -> Cluster:
     """
     file = Path(path)
     if not file.is_file():
-        raise TierstackError(f"{path}: no such inventory; write the path of a file")
+        raise TierstackError(no_inventory(path))
     token = _raise_mistakes.set(True)
     try:
         code = compile(file.read_text(encoding="utf-8"), str(file), "exec")

@@ -58,7 +58,7 @@ def serve(cluster: Cluster, host: Host, secrets: Secrets) -> None:
     Those that have served nothing yet come first, all at once: no visitor is sent to them.
     """
     new = _is_new(host)
-    command = serve_command(cluster, new=new)
+    command = _serve_command(cluster, new=new)
     what: dict[str, Any] = {
         "stamp": "web",
         "entries": _entries(cluster, host, secrets),
@@ -81,7 +81,7 @@ def serve(cluster: Cluster, host: Host, secrets: Secrets) -> None:
         )
 
 
-def serve_command(cluster: Cluster, *, new: bool = False) -> str:
+def _serve_command(cluster: Cluster, *, new: bool) -> str:
     """
     Return the command by which a node serves what is configured, out of rotation meanwhile.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from typing import Any
 
-from tests.look import assert_sound, look
+from tests.certificate import make_certificate
+from tests.ladder.odd_answers import ask_by_http2
+from tests.look import assert_sound, look, static_file
 from tests.operator import Operator, assert_nothing_changed
 from tests.uploads import add_article, article, log_in, url_of
 from tests.visitor import Answer, Door
@@ -46,7 +47,7 @@ def assert_pages_are_whole_with_other_settings(operator: Operator) -> None:
     """Deploy an arrangement with the other settings, look at pages and files, and deploy again."""
     changes = CHANGES[operator.inventory.stem]
     if "certificate" in changes.get("balancer", {}):
-        _make_certificate(operator)
+        make_certificate(operator.home / "www.pem", operator.cluster().sites[0].settings.domains)
     with (operator.home / "group_data" / "all.py").open("a", encoding="utf-8") as file:
         for tier, settings in changes.items():
             file.write(f"{'sites[0]' if tier == 'sites' else tier}.update({settings!r})\n")
@@ -68,7 +69,7 @@ def _look_at_files(operator: Operator) -> None:
 
     ask = operator.door.ask
     front = _pages(operator.door)
-    style = "/assets/" + front.text.partition('href="/assets/')[2].partition('"')[0]
+    style = static_file(front.text, "/assets/")
     assert_sound(ask(style), style, "image/svg+xml")
     editor = log_in(operator, "reader")
     assert add_article(editor, "another place.png").status == 302
@@ -98,7 +99,7 @@ def _look_at_files(operator: Operator) -> None:
 def _look_at_https(operator: Operator) -> None:
     door = replace(operator.door, port=8443)
     front = _pages(door)
-    static = "/static/" + front.text.partition('href="/static/')[2].partition('"')[0]
+    static = static_file(front.text)
     ask = door.ask
     for answer in (front, ask(static), ask("/missing"), ask("/media/none"), ask("/admin/")):
         assert answer["strict-transport-security"] == "max-age=3600", answer
@@ -106,23 +107,13 @@ def _look_at_https(operator: Operator) -> None:
     assert (plain.status, plain["strict-transport-security"]) == (301, "")
     assert plain["location"] == f"https://{door.domain}:8443/"
     # A stream that breaks off is cut for whoever would rather come by HTTP/2, too.
-    done = subprocess.run(
-        [
-            "curl", "-sk", "--http2", "-o", "/dev/null", "-w", "%{http_version} %{http_code}",
-            "--resolve", f"{door.domain}:{door.port}:{door.address}",
-            f"https://{door.domain}:{door.port}/wsgi/broken",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (18, "1.1 200"), done
+    assert ask_by_http2(door, "/wsgi/broken") == (18, "1.1 200")
 
 
 def _look_at_http(operator: Operator) -> None:
     plain = replace(operator.door, tls=False)
     front = look(plain, "/")
-    static = "/static/" + front.text.partition('href="/static/')[2].partition('"')[0]
+    static = static_file(front.text)
     assert_sound(plain.ask(static), static, "image/svg+xml")
     look(plain, "/missing", status=404)
     form = plain.ask("/admin/login/")
@@ -138,16 +129,3 @@ def _pages(door: Door) -> Answer:
     look(door, "/missing.html", status=404)
     look(door, "/guestbook", status=301)
     return look(door, "/")
-
-
-def _make_certificate(operator: Operator) -> None:
-    domains = operator.cluster().sites[0].settings.domains
-    pem = operator.home / "www.pem"
-    names = ",".join(f"DNS:{domain}" for domain in domains)
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 90"
-    name = ["-subj", f"/CN={domains[0]}", "-addext", f"subjectAltName={names}"]
-    made = subprocess.run(
-        [*command.split(), *name, "-keyout", "-", "-out", "-"], capture_output=True, check=True
-    )
-    pem.touch(mode=0o600)
-    pem.write_bytes(made.stdout)

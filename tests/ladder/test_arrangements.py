@@ -16,6 +16,7 @@ from tests.look import (
     assert_browser_shows_the_site,
     assert_own_answers_are_hidden,
     assert_pages_are_whole,
+    static_file,
 )
 from tests.operator import Operator, assert_nothing_changed
 from tests.uploads import log_in, upload
@@ -74,7 +75,7 @@ def test_site_is_whole(operator: Operator) -> None:
     assert len({page["cached"]["text"] for page in pages}) == 1, "nodes do not share their cache"
 
     front = operator.door.ask("/").text
-    static = operator.door.ask("/static/" + front.partition('href="/static/')[2].partition('"')[0])
+    static = operator.door.ask(static_file(front))
     assert (static.status, "immutable" in static["cache-control"]) == (200, True)
     assert server in static["server"]
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 import pytest
 
 from tests.browser import Browser
+from tests.look import static_file
 from tests.needs import lab_directory, need_root
 from tests.operator import BIN, ROOT, Deploy, Operator, assert_nothing_changed, wait_until
 from tests.uploads import add_article, at_work, log_in, steady_uploader, upload
@@ -202,7 +203,7 @@ def test_site_under_another_name(operator: Operator, editor: Browser) -> None:
     """
     url, _ = upload(operator, editor, "of the first name.png")
     page = operator.door.ask("/").text
-    static = "/static/" + page.partition('href="/static/')[2].partition('"')[0]
+    static = static_file(page)
     settings, requirements = "group_data/all.py", "example/requirements.txt"
     operator.edit('name="example"', 'name="shop"', settings)
     said = operator.deploy()

@@ -10,6 +10,7 @@ from textwrap import dedent
 
 import pytest
 
+from tests.certificate import make_certificate
 from tierstack.inventory import CHECKOUT, load_cluster
 from tierstack.model import Cluster, InventoryError
 
@@ -71,12 +72,7 @@ class Home:
 
     def pair(self) -> None:
         """Put a certificate for the site, and its key, into www.pem."""
-        pem = self.path / "www.pem"
-        pem.touch(mode=0o600)
-        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 90"
-        name = "-subj /CN=www.example.com -addext subjectAltName=DNS:www.example.com"
-        made = [*command.split(), *name.split(), "-keyout", "-", "-out", "-"]
-        pem.write_bytes(subprocess.run(made, capture_output=True, check=True).stdout)
+        make_certificate(self.path / "www.pem", ["www.example.com"])
 
     def load(self) -> Cluster:
         """Load the inventory."""

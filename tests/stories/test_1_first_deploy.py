@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Browser
-from tests.look import assert_admin_is_whole, assert_own_answers_are_hidden, assert_pages_are_whole
+from tests.look import (
+    assert_admin_is_whole,
+    assert_own_answers_are_hidden,
+    assert_pages_are_whole,
+    static_file,
+)
 from tests.operator import Operator, assert_nothing_changed, wait_until
 from tests.stories.conftest import asgiref
 from tests.uploads import log_in, upload
@@ -80,7 +85,7 @@ def test_upload_is_served_by_lighttpd(operator: Operator, editor: Browser, name:
 def test_static_files_are_hashed_and_cached_for_long(operator: Operator) -> None:
     """Pages name hashed static files; browsers may keep them for a year."""
     page = operator.door.ask("/").text
-    url = "/static/" + page.partition('href="/static/')[2].partition('"')[0]
+    url = static_file(page)
     served = operator.door.ask(url)
     assert served.status == 200
     assert "lighttpd" in served["server"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.look import static_file
 from tests.operator import Operator, assert_nothing_changed, wait_until
 from tests.reach import FREE, Field, Place, Way, field_of, tunnel_to
 from tests.uploads import log_in, upload
@@ -277,7 +278,7 @@ def _strict_rules(operator: Operator) -> int:
 def _assert_site_works(operator: Operator) -> None:
     """Pages, static files, uploads, cached values and replication, and nothing is wrong anywhere."""
     page = operator.door.ask("/").text
-    static = "/static/" + page.partition('href="/static/')[2].partition('"')[0]
+    static = static_file(page)
     assert operator.door.ask(static).status == 200
     upload(operator, log_in(operator, "strict-editor"), "strict.png")
     psql = "runuser -u postgres -- psql -At -c"

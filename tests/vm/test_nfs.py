@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import pytest
 
 from tests.browser import Browser
+from tests.look import static_file
 from tests.operator import Operator, assert_nothing_changed, wait_until
 from tests.uploads import add_article, at_work, log_in, upload
 from tests.visitor import steady_visitor
@@ -163,7 +164,7 @@ def test_silent_storage_host_leaves_static_files(operator: Operator, editor: Bro
     """The media server goes on with what lies on its own disk, though uploads were just read there."""
     url, _ = upload(operator, editor, "read meanwhile.png")
     page = operator.door.ask("/").text
-    static = "/static/" + page.partition('href="/static/')[2].partition('"')[0]
+    static = static_file(page)
     with (
         steady_visitor(operator.door, static, per_second=10) as seen,
         steady_visitor(operator.door, url, per_second=5),

@@ -79,7 +79,8 @@ class SiteSettings(_Settings):
         default_factory=list,
         description='Commands that make a release whole, e.g. `["npm ci", "npm run build", "manage.py'
         ' compilemessages"]`: run on web hosts where `manage.py` lies, without a shell, by the account'
-        " `tierstack-build`, which reads what the site's group may read, before static files are collected. For what needs these (django-compressor) write"
+        " `tierstack-build`, which reads what the site's group may read, before static files are"
+        " collected. For what needs these (django-compressor) write"
         ' `["manage.py collectstatic --noinput", "manage.py compress"]`.',
     )
     build_s: Annotated[int, Field(ge=1)] = Field(

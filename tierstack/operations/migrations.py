@@ -16,19 +16,17 @@ from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
 
+from tierstack.agents.web_release import CHECK_S
 from tierstack.model.migrations import SESSIONS_SQL, Place, not_let_in, stopped, too_long
 from tierstack.model.plan import Effect
 from tierstack.operations.gate import Refuse
 from tierstack.operations.lock_agent import LOCK
 from tierstack.operations.postgres import MAINTENANCE
+from tierstack.operations.release import PROGRAM
 from tierstack.operations.remote import HostError, source_of, tell_program
 
 #: How long a statement may wait that holds nobody up meanwhile (CREATE INDEX CONCURRENTLY), in s.
 _CONCURRENTLY_S = 600
-
-#: As of `web-release`: longest that it may take to see whether there are migrations, in seconds.
-_LOOK_S = 300
-_WEB_RELEASE = "/usr/local/lib/tierstack/web-release"
 
 
 class Migrated(FactBase[str]):
@@ -42,7 +40,7 @@ class Migrated(FactBase[str]):
         # With what it has started it ends, and does not take for ever.
         properties = {
             "User": account,
-            "RuntimeMaxSec": _LOOK_S,
+            "RuntimeMaxSec": CHECK_S,
             "KillMode": "control-group",
             "KillSignal": "SIGKILL",
             "NoNewPrivileges": "yes",
@@ -124,7 +122,7 @@ class _Migrate(PyinfraCommand):
             "manage": manage,
             "lock": LOCK,
             "limit_s": place.limit_s,
-            "programs": _WEB_RELEASE,
+            "programs": PROGRAM,
             "program": f"{source_of('migrate_site.py')}\n\nmain(json.loads({json.dumps(request)!r}))\n",
         }
         #: Why it has failed, and what Django has said before.

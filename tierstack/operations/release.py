@@ -29,7 +29,7 @@ from tierstack.operations.foreseen import Foreseen
 from tierstack.operations.gate import Refuse, executing, failed_hosts
 from tierstack.operations.remote import HostError, tell
 
-_PROGRAM = "/usr/local/lib/tierstack/web-release"
+PROGRAM = "/usr/local/lib/tierstack/web-release"
 _LINE = 7200
 
 #: Hosts that a roll has left out: pyinfra counts them as failed, and they are not the reason.
@@ -102,7 +102,7 @@ class Layout:
         asked = {"of": packages.of, "packages": dict(packages.versions), "build_s": self.build_s}
         header = json.dumps(asked)
         who = (host.name, self.site, self.account, self.path)
-        command = shlex.join([_PROGRAM, "build", *who, self.requirements])
+        command = shlex.join([PROGRAM, "build", *who, self.requirements])
         effect = Effect(notes=(f"builds {self.path}",))
         return Foreseen(command, effect=effect, _stdin=[header, *lines])
 
@@ -110,13 +110,13 @@ class Layout:
         """Return the command that sees whether the site starts in it, and collects static files."""
         who = (host.name, self.site, self.account, self.path)
         more = [self.config_path, self.module, str(len(self.hosts)), *self.local_caches]
-        command = shlex.join([_PROGRAM, "check", *who, *more])
-        asked: dict[str, Any] = {
+        command = shlex.join([PROGRAM, "check", *who, *more])
+        asked = {
             "project": self.project,
             "commands": self.commands,
             "build_s": self.build_s,
+            "pool": dict(self.pool),
         }
-        asked["pool"] = dict(self.pool)
         given = json.dumps(asked)
         effect = Effect(notes=("checks that the site starts",))
         return Foreseen(command, effect=effect, _stdin=given)
@@ -177,7 +177,7 @@ def _packages(layout: Layout, when: str) -> Packages:
 
 def _ask(names: Sequence[str], layout: Layout) -> dict[str, dict[str, Any]]:
     """Return what hosts have installed, by name in their order; who does not answer is left out."""
-    command = shlex.join([_PROGRAM, "packages", layout.account, layout.path])
+    command = shlex.join([PROGRAM, "packages", layout.account, layout.path])
 
     def ask(name: str) -> dict[str, Any]:
         try:
